@@ -1,0 +1,138 @@
+"""Neuron-Agreement Decoding (section 4): sample prefixes, let their neurons choose, write the winner to its end."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from nad.activation import ActivationRule
+from nad.engines import Engine
+from nad.errors import UsageError
+from nad.selectors import KNN, SELECTORS, Choice, Consensus, Selector
+from nad.specs import spec_of
+from nad.stopping import At, StopRule, stop_label
+from nad.types import Completion, Group, Message, Result, SamplingParams
+
+_FEW_DISTINCT = 0.25
+"""Below this share of distinct prefixes the result says that the choice carried little information."""
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The moment of the choice: all prefixes, and the one that was chosen."""
+
+    group: Group
+    choice: Choice
+
+
+def generate(engine: Engine, prompt: str | Sequence[Message], n: int = 64, **options: object) -> Result:
+    """The best of n answers: `stream` run to its end; the same arguments."""
+    *_, result = stream(engine, prompt, n, **options)  # type: ignore[arg-type]
+    assert isinstance(result, Result)
+    return result
+
+
+def stream(
+    engine: Engine,
+    prompt: str | Sequence[Message],
+    n: int = 64,
+    *,
+    stop: StopRule = At(),
+    selector: Selector = KNN(),
+    params: SamplingParams = SamplingParams(),
+    rule: ActivationRule = ActivationRule(),
+    raw: bool = False,
+    template_args: Mapping[str, object] | None = None,
+) -> Iterator[Selection | str | Result]:
+    """Sample n prefixes, yield the Selection, then the winner's text piece by piece, at last the Result.
+
+    `stop` says where the n samples stop, `rule` which neurons count; the other n - 1 are dropped there, and the
+    winner goes on from its own cache up to `params.max_tokens`. Raises UsageError on a call that cannot be served.
+    """
+    if n < 1:
+        raise UsageError(f"n must be at least 1, got {n}")
+    if not (prompt.strip() if isinstance(prompt, str) else any(m.content.strip() for m in prompt)):
+        raise UsageError("the prompt is empty")
+    if stop.latest is not None and stop.latest > params.max_tokens:
+        raise UsageError(f"the stop position {stop.latest} lies past max_tokens ({params.max_tokens})")
+    tokens = engine.encode(prompt, raw, template_args)
+    group = engine.sample(tokens, n, params, stop, rule)
+    begin = time.perf_counter()
+    choice = selector.choose(Consensus.of(group))
+    select_s = time.perf_counter() - begin
+    yield Selection(group, choice)
+    begin = time.perf_counter()
+    winner = group.completions[choice.index]
+    finished = yield from _finish(engine, tokens, winner, params)
+    yield Result(
+        text=finished.text,
+        selected=choice.index,
+        selector=spec_of(selector, SELECTORS),
+        stop_at=stop_label(stop),
+        scores=tuple(float(score) for score in choice.scores),
+        group=replace(group, completions=tuple(replace(c, cache=None) for c in group.completions)),
+        completion=finished,
+        model=engine.name,
+        params=params,
+        select_s=select_s,
+        continue_s=time.perf_counter() - begin,
+        notes=(*engine.notes, *_notes(group, choice, params)),
+    )
+
+
+def _finish(
+    engine: Engine, prompt_tokens: Sequence[int], winner: Completion, params: SamplingParams
+) -> Iterator[str]:
+    """Yield the winner's text as it is written; return it finished."""
+    tokens = list(winner.tokens)
+    text = TextStream(engine.decode)
+    yield text.add(winner.tokens)
+    for token in engine.extend(prompt_tokens, winner, params):
+        tokens.append(token)
+        yield text.add([token])
+    yield text.end()
+    reason = winner.finish_reason or ("stop" if tokens[-1] in engine.eos else "length")
+    return replace(winner, tokens=tuple(tokens), text=engine.decode(tokens), finish_reason=reason, cache=None)
+
+
+class TextStream:
+    """Text from tokens that arrive one by one: nothing is shown that a later token could still change.
+
+    A character of several bytes can be spread over tokens, and a token's text can depend on the one before it.
+    So each piece is the difference of two decodings that start at the last settled token.
+    """
+
+    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
+        self._decode = decode
+        self._tokens: list[int] = []
+        self._settled = 0
+        self._shown = 0
+
+    def add(self, tokens: Sequence[int]) -> str:
+        """The text these tokens complete, perhaps none."""
+        self._tokens += tokens
+        return self._advance(final=False)
+
+    def end(self) -> str:
+        """What is left, complete or not."""
+        return self._advance(final=True)
+
+    def _advance(self, final: bool) -> str:
+        before = self._decode(self._tokens[self._settled : self._shown])
+        after = self._decode(self._tokens[self._settled :])
+        if not final and (len(after) <= len(before) or after.endswith("\ufffd")):
+            return ""
+        self._settled, self._shown = self._shown, len(self._tokens)
+        return after[len(before) :]
+
+
+def _notes(group: Group, choice: Choice, params: SamplingParams) -> Iterator[str]:
+    n = len(group.completions)
+    if params.temperature == 0 and n > 1:
+        yield "temperature 0: all samples are the same"
+    elif group.distinct < _FEW_DISTINCT * n:
+        yield (
+            f"only {group.distinct} of {n} prefixes are distinct: the choice carried little information; "
+            "a later stop (--stop-at budget) tells more"
+        )
+    if choice.note:
+        yield choice.note

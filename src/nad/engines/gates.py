@@ -1,0 +1,134 @@
+"""Finding a model's gated feed-forward layers, and recording their gates while it runs."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from nad.errors import NadError, UsageError
+
+_GATED = (
+    "nad reads gated feed-forward layers, down(act(gate(x)) * up(x)), as in Llama, Qwen, Mistral, Gemma, Phi-3 or GLM-4"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class GatedFFN:
+    """One feed-forward layer: `gate` (or the merged gate and up, of which `half` is the gate), `act` and `down`."""
+
+    gate: nn.Linear
+    half: slice
+    act: Callable[[Tensor], Tensor]
+    down: nn.Linear
+
+    @property
+    def neurons(self) -> int:
+        return self.down.in_features
+
+
+def find_gated_ffns(model: nn.Module, layers: int) -> list[GatedFFN]:
+    """The gated feed-forward of each of the model's `layers` decoder layers, in order.
+
+    They are recognised by what they compute: three linear maps (or two, gate and up merged) and an activation that
+    reproduce the module's own output. Raises UsageError for a model that has none, or several a layer.
+    """
+    for blocks in (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == layers):
+        found = [_gated_in(block) for block in blocks]
+        if any(len(ffns) > 1 for ffns in found) or any(_has_experts(b) for b in blocks):
+            raise UsageError(f"{type(model).__name__} is a mixture of experts, which this engine cannot read; {_GATED}")
+        if all(len(ffns) == 1 for ffns in found):
+            ffns = [ffn for (ffn,) in found]
+            if len({ffn.neurons for ffn in ffns}) > 1:
+                raise UsageError(f"{type(model).__name__} has feed-forward layers of different widths; {_GATED}")
+            return ffns
+    raise UsageError(f"{type(model).__name__} has no gated feed-forward layer; {_GATED}")
+
+
+def _gated_in(block: nn.Module) -> list[GatedFFN]:
+    return [ffn for module in block.modules() if (ffn := _recognise(module)) is not None]
+
+
+def _has_experts(block: nn.Module) -> bool:
+    return any(p.ndim > 2 for p in block.parameters())
+
+
+def _recognise(module: nn.Module) -> GatedFFN | None:
+    linears = [c for c in module.children() if isinstance(c, nn.Linear)]
+    acts = [c for c in module.children() if not isinstance(c, nn.Dropout) and not list(c.parameters())]
+    if len(linears) not in (2, 3) or len(acts) != 1:
+        return None
+    downs = [c for c in linears if all(c.out_features == o.in_features for o in linears if o is not c)]
+    return next((c for down in downs for c in _candidates(linears, acts[0], down) if _computes(module, *c)), (None,))[0]
+
+
+def _candidates(
+    linears: list[nn.Linear], act: nn.Module, down: nn.Linear
+) -> Iterator[tuple[GatedFFN, nn.Linear, slice]]:
+    """Each way to read the linear maps as gate, up and down."""
+    others = [c for c in linears if c is not down]
+    width = down.in_features
+    whole, first, second = slice(0, width), slice(0, width), slice(width, 2 * width)
+    if len(others) == 2:
+        for gate, up in (others, others[::-1]):
+            yield GatedFFN(gate, whole, act, down), up, whole
+    elif others[0].out_features == 2 * width:
+        for gate_half, up_half in ((first, second), (second, first)):
+            yield GatedFFN(others[0], gate_half, act, down), others[0], up_half
+
+
+def _computes(module: nn.Module, ffn: GatedFFN, up: nn.Linear, up_half: slice) -> bool:
+    """Whether the module's output on a random input is this reading's output."""
+    weight = ffn.gate.weight
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(1, 2, ffn.gate.in_features, generator=generator).to(weight.device, weight.dtype)
+    try:
+        expected = module(x)
+        got = ffn.down(ffn.act(ffn.gate(x)[..., ffn.half]) * up(x)[..., up_half])
+    except (RuntimeError, TypeError):
+        return False
+    if not isinstance(expected, Tensor) or expected.shape != got.shape:
+        return False
+    scale = expected.abs().max().clamp(min=torch.finfo(weight.dtype).tiny)
+    return bool((expected - got).abs().max() <= 8 * torch.finfo(weight.dtype).eps * scale)
+
+
+class GateTap:
+    """Collects x W_g of chosen positions from every feed-forward layer, forward pass by forward pass."""
+
+    def __init__(self, ffns: list[GatedFFN]) -> None:
+        self._ffns = ffns
+        self._seen: list[Tensor | None] = [None] * len(ffns)
+
+    @contextmanager
+    def listening(self, positions: slice) -> Iterator[None]:
+        """Record the gates of these sequence positions during one forward pass."""
+        self._seen = [None] * len(self._ffns)
+        handles = [ffn.gate.register_forward_hook(self._hook(layer, positions)) for layer, ffn in enumerate(self._ffns)]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _hook(self, layer: int, positions: slice) -> Callable[..., None]:
+        half = self._ffns[layer].half
+
+        def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+            if self._seen[layer] is not None:
+                raise NadError(f"layer {layer} ran twice in one forward pass; its gates cannot be told apart")
+            self._seen[layer] = output[:, positions, half].flatten(0, 1)
+
+        return keep
+
+    def take(self, rows: int) -> list[Float[Tensor, "rows neurons"]]:
+        """The gates of the last forward pass, layer by layer; `rows` is the number there must be."""
+        taken = [gate for gate in self._seen if gate is not None]
+        if len(taken) != len(self._ffns) or any(len(gate) != rows for gate in taken):
+            shapes = sorted({tuple(gate.shape) for gate in taken})
+            raise NadError(f"captured {len(taken)} of {len(self._ffns)} layers as {shapes}, expected {rows} rows each")
+        self._seen = [None] * len(self._ffns)
+        return taken

@@ -1,0 +1,118 @@
+"""Loading a model and its tokenizer, with errors a user can act on."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from nad.errors import NadError, UsageError
+from nad.models import DEFAULT, ModelFiles, locate
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+
+
+def load(
+    name: str | None, device: str, dtype: str, report: Callable[[str], None]
+) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase]:
+    """The model's name, the model in evaluation mode on its device, and its tokenizer."""
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    place, precision = choose_device(device), dtype
+    kind = choose_dtype(precision, place)
+    files = locate(name, _unpack, report)
+    report(f"loading {files.name} ({str(kind).removeprefix('torch.')}, {place.type})")
+    config = _guarded(files, lambda: AutoConfig.from_pretrained(files.path, **_gguf(files)))
+    _check_memory(files, config, kind, place)
+    model = _guarded(files, lambda: _load_model(files, config, kind))
+    tokenizer = _guarded(files, lambda: AutoTokenizer.from_pretrained(files.path, **_gguf(files)))
+    return files.name, model.to(place).eval(), tokenizer
+
+
+def choose_device(name: str) -> torch.device:
+    """The named device; `auto` is CUDA, then Apple's MPS, then the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError):
+        raise UsageError(f"device {name!r} is not available here; allowed: auto, cpu, cuda, cuda:N, mps") from None
+    return device
+
+
+def choose_dtype(name: str, device: torch.device) -> torch.dtype:
+    """The named dtype; `auto` is bfloat16 where the hardware computes in it, else float32 (float16 on older GPUs)."""
+    if name != "auto":
+        if name not in DTYPES:
+            raise UsageError(f"unknown dtype {name!r}; allowed: auto, {', '.join(DTYPES)}")
+        return DTYPES[name]
+    if device.type == "cuda":
+        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
+    if device.type == "mps":
+        return torch.float16
+    capabilities = torch.cpu.get_capabilities()
+    native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
+    return torch.bfloat16 if native else torch.float32
+
+
+def _gguf(files: ModelFiles) -> dict[str, Any]:
+    return {"gguf_file": files.gguf_file} if files.gguf_file else {}
+
+
+def _load_model(files: ModelFiles, config: Any, dtype: torch.dtype) -> PreTrainedModel:
+    options: dict[str, Any] = {"dtype": dtype, "config": config, **_gguf(files)}
+    if files.gguf_file:
+        from transformers import GgufConfig
+
+        # Packed weights are no linear layers: the scores of Eq. 1 need W_out itself.
+        options["quantization_config"] = GgufConfig(dequantize=True)
+    return AutoModelForCausalLM.from_pretrained(files.path, **options)
+
+
+def _unpack(gguf: Path, folder: Path) -> None:
+    """Write a GGUF file as a folder of safetensors with its tokenizer; float32 keeps its weights exactly."""
+    files = ModelFiles(DEFAULT, str(gguf.parent), gguf.name)
+    config = _guarded(files, lambda: AutoConfig.from_pretrained(files.path, gguf_file=files.gguf_file))
+    model = _guarded(files, lambda: _load_model(files, config, torch.float32))
+    tokenizer = _guarded(files, lambda: AutoTokenizer.from_pretrained(files.path, gguf_file=files.gguf_file))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def _check_memory(files: ModelFiles, config: Any, dtype: torch.dtype, device: torch.device) -> None:
+    """Raise NadError when the weights alone do not fit."""
+    with torch.device("meta"):
+        empty = _guarded(files, lambda: AutoModelForCausalLM.from_config(config, dtype=dtype))
+    needed = sum(p.nbytes for p in empty.parameters())
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if needed > free:
+        raise NadError(
+            f"{files.name} needs {needed / 1e9:.1f} GB for its weights in {str(dtype).removeprefix('torch.')}, "
+            f"but {free / 1e9:.1f} GB of memory are free; take a smaller model or a smaller --dtype"
+        )
+
+
+def _guarded(files: ModelFiles, load: Callable[[], Any]) -> Any:
+    """Run one loading step; what can be wrong with the files or the network becomes one line."""
+    try:
+        return load()
+    except NadError:
+        raise
+    except json.JSONDecodeError as error:
+        raise NadError(f"cannot read the model {files.name}: a damaged JSON file ({error})") from error
+    except Exception as error:  # loaders raise types of their own from Rust, numpy, the hub and struct
+        raise NadError(f"cannot load the model {files.name}: {_reason(files, error)}") from error
+
+
+def _reason(files: ModelFiles, error: Exception) -> str:
+    text = " ".join(str(error).split()) or type(error).__name__
+    if files.gguf_file:
+        return f"the GGUF file is damaged, cut short or of an unknown kind ({text[:200]}); download it again"
+    if files.path != files.name or Path(files.path).is_dir():
+        return f"its files are damaged or incomplete ({text[:200]}); download them again"
+    return f"no such model on the hub, or no network ({text[:200]}); check the name, or pass a folder or a .gguf file"

@@ -1,0 +1,204 @@
+"""A cache that keeps the prompt's keys and values once for all rows, and the attention that reads it.
+
+All rows of the batch have the same prompt and the same number of tokens behind it. So a row's scores are one product
+with the prompt's single copy, in which the queries of all rows are folded together, and one with its own suffix;
+one softmax runs over both. Nothing is padded, and a sliding window is a slice.
+"""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+from transformers.cache_utils import Cache, CacheLayerMixin
+
+ATTENTION = "nad_shared_prompt"
+_HARMLESS = {"dropout", "is_causal", "position_ids", "cache_position", "use_cache", "return_dict"}
+"""Arguments models pass to attention that do not change the result of one query token without dropout."""
+
+
+class NotShareable(Exception):
+    """This attention has a term the shared-prompt form does not express; the stock attention must be used."""
+
+
+class SharedPromptLayer(CacheLayerMixin):
+    """One layer's keys and values: the prompt's [1, heads, prompt, dim] and the rows' [rows, heads, suffix, dim]."""
+
+    is_sliding = False
+
+    def __init__(self, expand: bool) -> None:
+        super().__init__()
+        self.expand = expand
+        self.rows = 0
+        self.length = 0
+        self.suffix_keys: Tensor | None = None
+        self.suffix_values: Tensor | None = None
+
+    def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
+        self.keys, self.values = key_states, value_states
+        self.is_initialized = True
+
+    def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
+        """Append to the prompt until `open_rows`, then one token to every row's suffix.
+
+        Returns what the attention in use wants: the suffixes alone, or (`expand`) prompt and suffix of every row.
+        """
+        if not self.rows:
+            return self._append_to_prompt(key_states, value_states)
+        if key_states.shape[0] != self.rows or key_states.shape[2] != 1:
+            raise ValueError(f"expected one token for each of {self.rows} rows, got {tuple(key_states.shape)}")
+        self._reserve(self.rows, self.length + 1)
+        assert self.suffix_keys is not None and self.suffix_values is not None
+        self.suffix_keys[: self.rows, :, self.length] = key_states[:, :, 0]
+        self.suffix_values[: self.rows, :, self.length] = value_states[:, :, 0]
+        self.length += 1
+        return self.expanded() if self.expand else self.suffix()
+
+    def _append_to_prompt(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        else:
+            assert self.keys is not None and self.values is not None
+            self.keys = torch.cat([self.keys, key_states], dim=2)
+            self.values = torch.cat([self.values, value_states], dim=2)
+        return self.keys, self.values  # type: ignore[return-value]
+
+    def _reserve(self, rows: int, tokens: int) -> None:
+        """Room for `rows` x `tokens`; each grows to the double, so that growing costs a constant share."""
+        assert self.keys is not None
+        held = self.suffix_keys.shape if self.suffix_keys is not None else (0, 0, 0, 0)
+        if rows <= held[0] and tokens <= held[2]:
+            return
+        _, heads, _, dim = self.keys.shape
+        shape = (max(rows, held[0]), heads, tokens if tokens <= held[2] else max(32, 2 * held[2]), dim)
+        for name in ("suffix_keys", "suffix_values"):
+            old, new = getattr(self, name), self.keys.new_empty(shape)
+            if old is not None:
+                new[: held[0], :, : self.length] = old[:, :, : self.length]
+            setattr(self, name, new)
+
+    def suffix(self) -> tuple[Tensor, Tensor]:
+        assert self.suffix_keys is not None and self.suffix_values is not None
+        live = (slice(self.rows), slice(None), slice(self.length))
+        return self.suffix_keys[live], self.suffix_values[live]
+
+    def expanded(self) -> tuple[Tensor, Tensor]:
+        assert self.keys is not None and self.values is not None
+        pairs = zip((self.keys, self.values), self.suffix(), strict=True)
+        keys, values = (torch.cat([p.expand(self.rows, -1, -1, -1), s], dim=2) for p, s in pairs)
+        return keys, values
+
+    def rearrange(self, parents: Int[Tensor, " rows"], changed: Int[Tensor, " changed"]) -> None:
+        """Row i continues row parents[i]; only the rows in `changed` have another parent than themselves."""
+        self.rows = len(parents)
+        if self.length and len(changed):
+            self._reserve(self.rows, self.length)
+            for suffix in (self.suffix_keys, self.suffix_values):
+                assert suffix is not None
+                suffix[changed, :, : self.length] = suffix[parents[changed], :, : self.length]
+
+    def get_seq_length(self) -> int:
+        return (self.keys.shape[2] if self.keys is not None else 0) + self.length
+
+    def get_mask_sizes(self, query_length: int) -> tuple[int, int]:
+        return self.get_seq_length() + query_length, 0
+
+    def get_max_length(self) -> int:
+        return -1
+
+    get_max_cache_shape = get_max_length
+
+
+class SharedPromptCache(Cache):
+    """The layers' caches of one prompt and its rows."""
+
+    def __init__(self, layers: int, expand: bool = False) -> None:
+        super().__init__(layers=[SharedPromptLayer(expand) for _ in range(layers)])
+        self.attended = 0
+
+    def open_rows(self, rows: int = 1) -> None:
+        """The prompt is complete: what comes now are the suffixes of `rows` rows."""
+        for layer in self.layers:
+            layer.rows = rows
+
+    def rearrange(self, parents: Sequence[int]) -> None:
+        """Row i continues row parents[i]; rows nobody continues are dropped."""
+        device = self.layers[0].keys.device
+        changed = torch.tensor([i for i, parent in enumerate(parents) if i != parent], dtype=torch.long)
+        index = torch.tensor(parents, dtype=torch.long)
+        for layer in self.layers:
+            layer.rearrange(index.to(device), changed.to(device))
+
+    def fork(self, row: int) -> "SharedPromptCache":
+        """A cache of one row whose prompt is this prompt and the row's suffix; this cache stays as it is."""
+        fork = SharedPromptCache(len(self.layers), self.layers[0].expand)
+        for mine, theirs in zip(self.layers, fork.layers, strict=True):
+            keys, values = mine.keys, mine.values
+            if mine.length:
+                suffix_keys, suffix_values = mine.suffix()
+                keys = torch.cat([keys, suffix_keys[row : row + 1]], dim=2)
+                values = torch.cat([values, suffix_values[row : row + 1]], dim=2)
+            theirs.lazy_initialization(keys, values)
+            theirs.rows = 1
+        return fork
+
+
+def shared_prompt_attention(
+    module: nn.Module,
+    query: Float[Tensor, "rows heads 1 dim"],
+    key: Float[Tensor, "rows kv_heads suffix dim"],
+    value: Float[Tensor, "rows kv_heads suffix dim"],
+    attention_mask: Tensor | None,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    nad_cache: SharedPromptCache | None = None,
+    **others: Any,
+) -> tuple[Float[Tensor, "rows 1 heads dim"], None]:
+    """Attention of one new token in every row over the shared prompt and the row's own suffix.
+
+    Raises NotShareable on an argument it does not know (sinks, position biases, chunked attention).
+    """
+    unknown = [name for name, v in others.items() if name not in _HARMLESS and v is not None and v is not False]
+    if unknown or attention_mask is not None or nad_cache is None:
+        raise NotShareable(", ".join(unknown) or "an attention mask")
+    layer = nad_cache.layers[module.layer_idx]  # type: ignore[index]
+    nad_cache.attended += 1
+    hidden = max(0, layer.get_seq_length() - sliding_window) if sliding_window else 0
+    prompt_keys, prompt_values = layer.keys[0, :, hidden:], layer.values[0, :, hidden:]
+    hidden = max(0, hidden - layer.keys.shape[2])
+    key, value = key[:, :, hidden:], value[:, :, hidden:]
+
+    rows, heads, _, dim = query.shape
+    kv_heads, prompt, suffix = key.shape[1], prompt_keys.shape[1], key.shape[2]
+    shape = (rows, kv_heads, heads // kv_heads)
+    query = query.reshape(*shape, dim) * (scaling if scaling is not None else dim**-0.5)
+    folded = query.transpose(0, 1).reshape(kv_heads, -1, dim)
+    on_prompt = (folded @ prompt_keys.transpose(1, 2)).view(kv_heads, rows, -1, prompt).transpose(0, 1)
+    scores = torch.cat([on_prompt, query @ key.transpose(2, 3)], dim=-1)
+    if softcap is not None:
+        scores = torch.tanh(scores / softcap) * softcap
+    # Half precision is too coarse for a softmax: the stock attention takes it in float32 as well.
+    exact = torch.promote_types(scores.dtype, torch.float32)
+    weights = torch.softmax(scores, dim=-1, dtype=exact).to(query.dtype)
+    on_prompt, on_suffix = weights.split([prompt, suffix], dim=-1)
+    folded = on_prompt.transpose(0, 1).reshape(kv_heads, -1, prompt) @ prompt_values
+    out = folded.view(kv_heads, rows, -1, dim).transpose(0, 1) + on_suffix @ value
+    return out.reshape(rows, 1, heads, dim), None
+
+
+AttentionInterface.register(ATTENTION, shared_prompt_attention)
+
+
+@contextmanager
+def attention_of(model: PreTrainedModel, name: str) -> Iterator[None]:
+    """Run the model with the named attention, and with its own one afterwards."""
+    own = model.config._attn_implementation
+    model.config._attn_implementation = name
+    try:
+        yield
+    finally:
+        model.config._attn_implementation = own

@@ -1,0 +1,276 @@
+"""The reference engine: any transformers model with gated feed-forward layers, sampled with a shared prompt."""
+
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
+from dataclasses import replace
+from typing import Any
+
+import jinja2
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from nad.activation import ActivationRule
+from nad.engines.gates import GateTap, find_gated_ffns
+from nad.engines.loading import load
+from nad.engines.recorder import ActivationRecorder, Step
+from nad.engines.rollout import Rollout, signals_of
+from nad.engines.shared_prompt import ATTENTION, NotShareable, SharedPromptCache, attention_of
+from nad.errors import UsageError
+from nad.sampling import draw_tokens, token_signals, uniforms
+from nad.stopping import StopRule
+from nad.types import Completion, Group, Message, SamplingParams
+
+_PREFILL_TOKENS = 1024
+"""Tokens of a prompt or a text that go through the model at once."""
+
+
+class TransformersEngine:
+    """Samples from a transformers model, and reads its gates (Eq. 1) while it does.
+
+    With `share_prefixes` samples with the same tokens are computed once; without, each on its own (for tests).
+    """
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase,
+        name: str,
+        share_prefixes: bool = True,
+    ) -> None:
+        config = model.config.get_text_config()
+        self._model, self._tokenizer, self.name = model, tokenizer, name
+        self._share_prefixes = share_prefixes
+        self._layers = config.num_hidden_layers
+        self._ffns = find_gated_ffns(model, self._layers)
+        self._unembed = model.get_output_embeddings().weight.detach()
+        self._tap = GateTap(self._ffns)
+        self._stock_because = "" if model._supports_attention_backend else "its attention cannot be replaced"
+        self.context_window = int(getattr(config, "max_position_embeddings", None) or 2**31)
+        self.neurons = self._layers * self._ffns[0].neurons
+        self.eos = _end_tokens(model, tokenizer)
+        self._check_shared_attention()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        if not self._stock_because:
+            return ()
+        return (f"stock attention in use, right but slower: the prompt is copied for each row ({self._stock_because})",)
+
+    def encode(
+        self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
+    ) -> tuple[int, ...]:
+        if raw:
+            if not isinstance(prompt, str):
+                raise UsageError("a raw prompt must be one text, not messages")
+            return tuple(self._tokenizer(prompt)["input_ids"])
+        messages = [Message("user", prompt)] if isinstance(prompt, str) else prompt
+        return tuple(_apply_template(self._tokenizer, messages, dict(template_args or {})))
+
+    def encode_completion(self, text: str) -> tuple[int, ...]:
+        """The tokens of a completion's text, without the tokens a tokenizer puts before a new text."""
+        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+
+    @torch.inference_mode()
+    def sample(
+        self,
+        prompt_tokens: Sequence[int],
+        n: int,
+        params: SamplingParams,
+        stop: StopRule,
+        rule: ActivationRule | None,
+        signals: bool = False,
+    ) -> Group:
+        params = self._within_window(prompt_tokens, params)
+        recorder = ActivationRecorder(self._ffns, self._unembed, rule, n, signals) if rule else None
+        begin = time.perf_counter()
+        run = Rollout(self, tuple(prompt_tokens), n, params, recorder, signals, self._share_prefixes)
+        while run.step(stop):
+            pass
+        completions = run.completions()
+        seconds = time.perf_counter() - begin
+        capture = recorder.seconds if recorder else 0.0
+        return Group(tuple(prompt_tokens), completions, run.computed, seconds - capture, capture)
+
+    @torch.inference_mode()
+    def extend(
+        self, prompt_tokens: Sequence[int], completion: Completion, params: SamplingParams
+    ) -> Iterator[int]:
+        params = self._within_window(prompt_tokens, params)
+        if completion.finish_reason is not None:
+            return
+        tokens = list(completion.tokens)
+        if completion.cache is not None:
+            shared, row = completion.cache
+            cache = shared.fork(row)
+        else:
+            cache = self.prefill([*prompt_tokens, *tokens[:-1]])[0]
+            cache.open_rows()
+        sample = np.array([completion.index])
+        uniform = uniforms(params.seed, sample, len(tokens), params.max_tokens)
+        row0 = torch.zeros(1, dtype=torch.long, device=self.device)
+        for step in range(uniform.shape[1]):
+            logits = self.decode_step(cache, np.array(tokens[-1:]))
+            drawn = torch.from_numpy(uniform[:, step]).to(self.device)
+            token = int(draw_tokens(logits, row0, drawn, params.temperature, params.top_p))
+            tokens.append(token)
+            yield token
+            if token in self.eos:
+                return
+
+    @torch.inference_mode()
+    def score(
+        self,
+        prompt_tokens: Sequence[int],
+        completion_tokens: Sequence[int],
+        rule: ActivationRule,
+        signals: bool = False,
+    ) -> Completion:
+        if not prompt_tokens or not completion_tokens:
+            raise UsageError("a prompt and a completion of at least one token each are needed")
+        self._within_window([*prompt_tokens, *completion_tokens[:-1]], SamplingParams())
+        recorder = ActivationRecorder(self._ffns, self._unembed, rule, 1, signals)
+        columns = []
+        for start, logits, gates in self._teacher_forced(prompt_tokens, completion_tokens, signals):
+            tokens = torch.tensor(completion_tokens[start : start + len(gates[0])], device=self.device)
+            for i, token in enumerate(tokens.split(1)):
+                zero = torch.zeros_like(token)
+                recorder.add(Step([g[i : i + 1] for g in gates], zero, token, zero, zero, start + i))
+            if signals:
+                columns.append(token_signals(logits, torch.arange(len(tokens), device=self.device), tokens))
+        sets, chunks = recorder.finish()
+        found = signals_of(torch.cat(columns, dim=1).float().cpu().numpy(), chunks[0]) if signals else None
+        reason = "stop" if completion_tokens[-1] in self.eos else "length"
+        return Completion(0, tuple(completion_tokens), self.decode(completion_tokens), reason, sets[0], found)
+
+    @property
+    def device(self) -> torch.device:
+        return self._unembed.device
+
+    def prefill(self, tokens: Sequence[int], record: bool = False) -> tuple[SharedPromptCache, Float[Tensor, "1 v"]]:
+        """A cache that holds these tokens, and the logits behind the last; `record` keeps the last token's gates."""
+        cache = SharedPromptCache(self._layers, expand=bool(self._stock_because))
+        ids = torch.tensor([list(tokens)], device=self.device)
+        pieces = ids.split(_PREFILL_TOKENS, dim=1)
+        for i, piece in enumerate(pieces):
+            last = record and i == len(pieces) - 1
+            with self._tap.listening(slice(-1, None)) if last else nullcontext():
+                logits = self._forward(cache, piece, keep=1)
+        return cache, logits[:, -1]
+
+    def decode_step(
+        self, cache: SharedPromptCache, tokens: Int[np.ndarray, " rows"], record: bool = False
+    ) -> Float[Tensor, "rows v"]:
+        """The logits of every row behind one more token. Raises NotShareable when its attention cannot be shared."""
+        ids = torch.from_numpy(tokens).to(self.device)[:, None]
+        with self._tap.listening(slice(None)) if record else nullcontext():
+            if self._stock_because:
+                return self._forward(cache, ids, keep=1)[:, -1]
+            cache.attended = 0
+            with attention_of(self._model, ATTENTION):
+                logits = self._forward(cache, ids, keep=1, nad_cache=cache)
+        if cache.attended != self._layers:
+            raise NotShareable(f"{cache.attended} of {self._layers} layers used the replaced attention")
+        return logits[:, -1]
+
+    def gates(self, rows: int) -> list[Tensor]:
+        """What the last recorded forward pass captured."""
+        return self._tap.take(rows)
+
+    @torch.inference_mode()
+    def _check_shared_attention(self) -> None:
+        """Use the stock attention for good when the shared-prompt form cannot express the model's, or differs."""
+        if self._stock_because:
+            return
+        tokens = [(7 * i + 5) % self._model.config.get_text_config().vocab_size for i in range(4)]
+        _, expected = self.prefill(tokens)
+        cache, _ = self.prefill(tokens[:-1])
+        cache.open_rows()
+        try:
+            got = self.decode_step(cache, np.array(tokens[-1:]))
+        except NotShareable as reason:
+            self._stock_because = str(reason)
+            return
+        tolerance = 50 * torch.finfo(got.dtype).eps * expected.abs().max()
+        if not bool((got - expected).abs().max() <= tolerance):
+            self._stock_because = "the shared-prompt attention gave other logits"
+
+    def _forward(self, cache: SharedPromptCache, ids: Tensor, keep: int, **extra: Any) -> Tensor:
+        position = cache.get_seq_length() + torch.arange(ids.shape[1], device=ids.device)[None]
+        out = self._model(
+            input_ids=ids,
+            position_ids=position,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=keep,
+            **extra,
+        )
+        return out.logits
+
+    def _teacher_forced(
+        self, prompt: Sequence[int], completion: Sequence[int], all_logits: bool
+    ) -> Iterator[tuple[int, Float[Tensor, "tokens v"], list[Float[Tensor, "tokens neurons"]]]]:
+        """Logits and gates at the positions that emit the completion's tokens, piece by piece from token `start`."""
+        cache = SharedPromptCache(self._layers)
+        if len(prompt) > 1:
+            cache, _ = self.prefill(prompt[:-1])
+        inputs = torch.tensor([[prompt[-1], *completion[:-1]]], device=self.device)
+        start = 0
+        for piece in inputs.split(_PREFILL_TOKENS // 4, dim=1):
+            with self._tap.listening(slice(None)):
+                logits = self._forward(cache, piece, keep=0 if all_logits else 1)[0]
+            yield start, logits, self.gates(piece.shape[1])
+            start += piece.shape[1]
+
+    def _within_window(self, prompt_tokens: Sequence[int], params: SamplingParams) -> SamplingParams:
+        """The parameters with max_tokens cut to what fits behind the prompt."""
+        room = self.context_window - len(prompt_tokens)
+        if not prompt_tokens:
+            raise UsageError("the prompt is empty")
+        if room < 1:
+            raise UsageError(
+                f"the prompt has {len(prompt_tokens)} tokens, but {self.name} has a context window of "
+                f"{self.context_window}; shorten the prompt"
+            )
+        return replace(params, max_tokens=min(params.max_tokens, room))
+
+
+def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """Every token that ends a completion: the generation settings', the model's and the tokenizer's."""
+    settings = getattr(model, "generation_config", None)
+    found = [getattr(owner, "eos_token_id", None) for owner in (settings, model.config, tokenizer)]
+    lists = [ids if isinstance(ids, list) else [ids] for ids in found]
+    return frozenset(int(i) for ids in lists for i in ids if i is not None)
+
+
+def _apply_template(
+    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template_args: dict[str, object]
+) -> list[int]:
+    template = tokenizer.chat_template
+    if template is None:
+        raise UsageError("the model has no chat template; pass --raw (raw=True) to send the prompt as it is")
+    unknown = [name for name in template_args if name not in str(template)]
+    if unknown:
+        raise UsageError(f"the model's chat template has no argument {', '.join(unknown)}")
+    turns = [{"role": m.role, "content": m.content} for m in messages]
+    try:
+        encoded = tokenizer.apply_chat_template(
+            turns, add_generation_prompt=True, tokenize=True, return_dict=True, **template_args
+        )
+    except jinja2.TemplateError as error:
+        raise UsageError(f"the model's chat template refuses these messages: {error}") from error
+    return encoded["input_ids"]
+
+
+def load_transformers(
+    model: str | None, device: str = "auto", dtype: str = "auto", report: Callable[[str], None] = lambda text: None
+) -> TransformersEngine:
+    """The engine for a hub id, a local folder, a GGUF file or (None) the small default model."""
+    name, loaded, tokenizer = load(model, device, dtype, report)
+    return TransformersEngine(loaded, tokenizer, name)

@@ -1,0 +1,90 @@
+"""Drawing tokens: pure functions of the logits and of uniform numbers fixed in advance."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor
+
+from nad.errors import NadError
+
+_FIRST_LOOK = 256
+"""How many of the largest logits are sorted at first; the nucleus of a trained model rarely holds more."""
+_CONFIDENCE_TOKENS = 20
+
+
+def uniforms(seed: int, samples: Int[np.ndarray, " n"], start: int, stop: int) -> Float[np.ndarray, "n tokens"]:
+    """u[i, t] in [0, 1) for the draws `start` <= t < `stop` of each sample: a function of (seed, sample, t) alone.
+
+    Each sample has a Philox stream keyed by (seed, sample) and reads it from the front.
+    """
+    streams = [np.random.Philox(key=np.array([seed, i], dtype=np.uint64)) for i in samples]
+    return np.stack([np.random.Generator(stream).random(stop)[start:] for stream in streams])
+
+
+def draw_tokens(
+    logits: Float[Tensor, "rows vocabulary"],
+    row: Int[Tensor, " samples"],
+    uniform: Float[Tensor, " samples"],
+    temperature: float,
+    top_p: float,
+) -> Int[Tensor, " samples"]:
+    """One token for each sample from the distribution of its row, by inversion of the nucleus' sorted CDF.
+
+    The nucleus is the smallest set of most likely tokens whose probability at `temperature` reaches `top_p`.
+    Only the largest logits are sorted: more of them when the nucleus is wider, all of them if need be.
+    Raises NadError on logits that are not numbers.
+    """
+    normaliser = torch.logsumexp(logits / temperature if temperature else logits, dim=1, keepdim=True)
+    if not bool(normaliser.isfinite().all()):
+        raise NadError("the model produced logits that are not finite numbers; try --dtype float32")
+    if temperature == 0:
+        return logits.argmax(dim=1)[row]
+    width = min(_FIRST_LOOK, logits.shape[1])
+    while True:
+        largest = torch.topk(logits, width, dim=1)
+        cdf = (largest.values / temperature - normaliser).double().exp().cumsum(dim=1)
+        mass, known = _nucleus_mass(cdf, top_p, complete=width == logits.shape[1])
+        target = uniform.double() * mass[row]
+        if bool((known[row] | (target < cdf[row, -1])).all()):
+            break
+        width = min(4 * width, logits.shape[1])
+    place = torch.searchsorted(cdf[row], target[:, None], right=True)[:, 0]
+    return largest.indices[row, place.clamp(max=width - 1)]
+
+
+def _nucleus_mass(
+    cdf: Float[Tensor, "rows width"], top_p: float, complete: bool
+) -> tuple[Float[Tensor, " rows"], Bool[Tensor, " rows"]]:
+    """The nucleus' probability in each row, and whether it lies within the sorted part.
+
+    Beyond the sorted part it is known only for top_p = 1: then it is 1, and a draw below the sorted part's
+    probability is decided all the same.
+    """
+    reached = cdf >= top_p
+    inside = reached.any(dim=1)
+    mass = torch.where(inside, cdf.gather(1, reached.int().argmax(dim=1, keepdim=True))[:, 0], cdf[:, -1])
+    if complete:
+        return mass, torch.ones_like(inside)
+    if top_p == 1:
+        return torch.ones_like(mass), torch.zeros_like(inside)
+    return torch.where(inside, mass, torch.inf), inside
+
+
+def token_signals(
+    logits: Float[Tensor, "rows vocabulary"], row: Int[Tensor, " samples"], token: Int[Tensor, " samples"]
+) -> Float[Tensor, "signals samples"]:
+    """Log-probability, entropy, self-certainty and top-20 confidence of each sample's token, in the order of Signals.
+
+    With x the logits and z their log-sum-exp: log p(y) = x_y - z; H = z - sum p x; KL(uniform || p) = z - mean(x)
+    - log V (Kang et al. 2025); the confidence is z minus the mean of the 20 largest x (Fu et al. 2025).
+    """
+    exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    normaliser = torch.logsumexp(exact, dim=1)
+    mean_logit = torch.einsum("rv,rv->r", torch.exp(exact - normaliser[:, None]), exact)
+    top = exact.topk(min(_CONFIDENCE_TOKENS, exact.shape[1]), dim=1).values.mean(dim=1)
+    entropy = normaliser - mean_logit
+    certainty = normaliser - exact.mean(dim=1) - math.log(exact.shape[1])
+    logprob = exact[row, token] - normaliser[row]
+    return torch.stack([logprob, entropy[row], certainty[row], (normaliser - top)[row]])

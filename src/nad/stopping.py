@@ -1,0 +1,117 @@
+"""When sampling stops and the choice is made (section 4.2; docs/decisions/0008-stop-rules.md)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from nad.errors import UsageError
+from nad.specs import parse_spec, spec_of
+
+CHUNK = 32
+"""The paper's chunk size and stop position B, in tokens."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where sampling stands: every unfinished sample has `position` tokens.
+
+    `unfinished` rows of the batch carry `unfinished_samples` samples; `distinct` counts all prefixes that differ.
+    """
+
+    n: int
+    position: int
+    distinct: int
+    computed: int
+    unfinished_rows: int
+    unfinished_samples: int
+
+
+class StopRule(Protocol):
+    """Says when all samples stop. `latest` is the last position it can stop at, or None."""
+
+    @property
+    def latest(self) -> int | None: ...
+
+    def reached(self, progress: Progress) -> bool: ...
+
+
+def _positive(name: str, value: int) -> None:
+    if value < 1:
+        raise UsageError(f"{name} must be at least 1 token, got {value}")
+
+
+@dataclass(frozen=True)
+class At:
+    """At a fixed position, the paper's rule."""
+
+    tokens: int = field(default=CHUNK, metadata={"help": "the stop position"})
+
+    def __post_init__(self) -> None:
+        _positive("the stop position", self.tokens)
+
+    @property
+    def latest(self) -> int | None:
+        return self.tokens
+
+    def reached(self, progress: Progress) -> bool:
+        return progress.position >= self.tokens
+
+
+@dataclass(frozen=True)
+class Never:
+    """All samples run to their end; the choice is made on full answers."""
+
+    latest = None
+
+    def reached(self, progress: Progress) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Distinct:
+    """When the prefixes of all unfinished samples differ pairwise, at most at position `limit`."""
+
+    limit: int = field(default=256, metadata={"help": "the last position it waits for"})
+
+    def __post_init__(self) -> None:
+        _positive("distinct:limit", self.limit)
+
+    @property
+    def latest(self) -> int | None:
+        return None
+
+    def reached(self, progress: Progress) -> bool:
+        return progress.position >= self.limit or progress.unfinished_rows == progress.unfinished_samples
+
+
+@dataclass(frozen=True)
+class Budget:
+    """When the computed tokens reach `tokens`; 0 stands for n x 32, what the paper's position is counted for."""
+
+    tokens: int = field(default=0, metadata={"help": "computed tokens; 0: n x 32"})
+
+    def __post_init__(self) -> None:
+        if self.tokens < 0:
+            raise UsageError(f"budget:tokens must be at least 1, or 0 for n x {CHUNK}, got {self.tokens}")
+
+    @property
+    def latest(self) -> int | None:
+        return None
+
+    def reached(self, progress: Progress) -> bool:
+        return progress.computed >= (self.tokens or progress.n * CHUNK)
+
+
+STOP_RULES: Mapping[str, type[StopRule]] = {"at": At, "none": Never, "distinct": Distinct, "budget": Budget}
+
+
+def parse_stop(spec: str) -> StopRule:
+    """`32`, `none`, `distinct`, `distinct:128`, `budget`, `budget:1000`."""
+    if spec.lstrip("-").isdigit():
+        return At(int(spec))
+    return parse_spec(spec, {name: rule for name, rule in STOP_RULES.items() if name != "at"}, "stop rule")
+
+
+def stop_label(rule: StopRule) -> str:
+    """The spec that gives this rule back."""
+    return str(rule.tokens) if isinstance(rule, At) else spec_of(rule, STOP_RULES)
