@@ -38,8 +38,13 @@ class SharedPromptLayer(CacheLayerMixin):
         self.suffix_values: Tensor | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
-        self.keys, self.values = key_states, value_states
+        """Adopt the prompt's keys and values as they are."""
+        self._prompt_keys, self._prompt_values = key_states, value_states
+        self._show_prompt(key_states.shape[2])
         self.is_initialized = True
+
+    def _show_prompt(self, length: int) -> None:
+        self.keys, self.values = self._prompt_keys[:, :, :length], self._prompt_values[:, :, :length]
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append to the prompt until `open_rows`, then one token to every row's suffix.
@@ -60,25 +65,28 @@ class SharedPromptLayer(CacheLayerMixin):
     def _append_to_prompt(self, key_states: Tensor, value_states: Tensor) -> tuple[Tensor, Tensor]:
         if not self.is_initialized:
             self.lazy_initialization(key_states, value_states)
-        else:
-            assert self.keys is not None and self.values is not None
-            self.keys = torch.cat([self.keys, key_states], dim=2)
-            self.values = torch.cat([self.values, value_states], dim=2)
+            return key_states, value_states
+        assert self.keys is not None
+        held, length = self.keys.shape[2], self.keys.shape[2] + key_states.shape[2]
+        for name, new in (("_prompt_keys", key_states), ("_prompt_values", value_states)):
+            room = _with_room(getattr(self, name), held, length)
+            room[:, :, held:length] = new
+            setattr(self, name, room)
+        self._show_prompt(length)
         return self.keys, self.values  # type: ignore[return-value]
 
     def _reserve(self, rows: int, tokens: int) -> None:
-        """Room for `rows` x `tokens`; each grows to the double, so that growing costs a constant share."""
+        """Room for `rows` x `tokens` in the suffixes."""
         assert self.keys is not None
-        held = self.suffix_keys.shape if self.suffix_keys is not None else (0, 0, 0, 0)
-        if rows <= held[0] and tokens <= held[2]:
-            return
-        _, heads, _, dim = self.keys.shape
-        shape = (max(rows, held[0]), heads, tokens if tokens <= held[2] else max(32, 2 * held[2]), dim)
+        if self.suffix_keys is None:
+            self.suffix_keys, self.suffix_values = (p.new_empty(0, *p.shape[1:]) for p in (self.keys, self.values))
         for name in ("suffix_keys", "suffix_values"):
-            old, new = getattr(self, name), self.keys.new_empty(shape)
-            if old is not None:
-                new[: held[0], :, : self.length] = old[:, :, : self.length]
-            setattr(self, name, new)
+            held = getattr(self, name)
+            if rows > len(held):
+                grown = held.new_empty(rows, *held.shape[1:])
+                grown[: len(held), :, : self.length] = held[:, :, : self.length]
+                held = grown
+            setattr(self, name, _with_room(held, self.length, tokens))
 
     def suffix(self) -> tuple[Tensor, Tensor]:
         assert self.suffix_keys is not None and self.suffix_values is not None
@@ -112,6 +120,16 @@ class SharedPromptLayer(CacheLayerMixin):
     get_max_cache_shape = get_max_length
 
 
+def _with_room(held: Tensor, used: int, tokens: int) -> Tensor:
+    """`held` if it has room for `tokens`, else a copy of its first `used` with twice the room, at least 32 more."""
+    if tokens <= held.shape[2]:
+        return held
+    rows, heads, _, dim = held.shape
+    grown = held.new_empty(rows, heads, max(tokens, 2 * used, used + 32), dim)
+    grown[:, :, :used] = held[:, :, :used]
+    return grown
+
+
 class SharedPromptCache(Cache):
     """The layers' caches of one prompt and its rows."""
 
@@ -133,16 +151,13 @@ class SharedPromptCache(Cache):
             layer.rearrange(index.to(device), changed.to(device))
 
     def fork(self, row: int) -> "SharedPromptCache":
-        """A cache of one row whose prompt is this prompt and the row's suffix; this cache stays as it is."""
+        """A cache whose prompt is this prompt and the row's suffix, in memory of its own; this one stays as it is."""
         fork = SharedPromptCache(len(self.layers), self.layers[0].expand)
         for mine, theirs in zip(self.layers, fork.layers, strict=True):
-            keys, values = mine.keys, mine.values
+            theirs.lazy_initialization(mine.keys, mine.values)
             if mine.length:
                 suffix_keys, suffix_values = mine.suffix()
-                keys = torch.cat([keys, suffix_keys[row : row + 1]], dim=2)
-                values = torch.cat([values, suffix_values[row : row + 1]], dim=2)
-            theirs.lazy_initialization(keys, values)
-            theirs.rows = 1
+                theirs.update(suffix_keys[row : row + 1], suffix_values[row : row + 1])
         return fork
 
 

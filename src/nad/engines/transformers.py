@@ -19,6 +19,7 @@ from nad.engines.loading import load
 from nad.engines.recorder import ActivationRecorder, Step
 from nad.engines.rollout import Rollout, signals_of
 from nad.engines.shared_prompt import ATTENTION, NotShareable, SharedPromptCache, attention_of
+from nad.engines.packed_linear import pack_linears
 from nad.errors import UsageError
 from nad.sampling import draw_tokens, token_signals, uniforms
 from nad.stopping import StopRule
@@ -46,6 +47,7 @@ class TransformersEngine:
         self._share_prefixes = share_prefixes
         self._layers = config.num_hidden_layers
         self._ffns = find_gated_ffns(model, self._layers)
+        pack_linears(model)
         self._unembed = model.get_output_embeddings().weight.detach()
         self._tap = GateTap(self._ffns)
         self._stock_because = "" if model._supports_attention_backend else "its attention cannot be replaced"
@@ -110,15 +112,13 @@ class TransformersEngine:
             shared, row = completion.cache
             cache = shared.fork(row)
         else:
-            cache = self.prefill([*prompt_tokens, *tokens[:-1]])[0]
-            cache.open_rows()
-        sample = np.array([completion.index])
-        uniform = uniforms(params.seed, sample, len(tokens), params.max_tokens)
-        row0 = torch.zeros(1, dtype=torch.long, device=self.device)
-        for step in range(uniform.shape[1]):
-            logits = self.decode_step(cache, np.array(tokens[-1:]))
-            drawn = torch.from_numpy(uniform[:, step]).to(self.device)
-            token = int(draw_tokens(logits, row0, drawn, params.temperature, params.top_p))
+            cache, _ = self.prefill([*prompt_tokens, *tokens[:-1]])
+        uniform = uniforms(params.seed, np.array([completion.index]), len(tokens), params.max_tokens)
+        only_row = torch.zeros(1, dtype=torch.long, device=self.device)
+        for drawn in torch.from_numpy(uniform[0]).to(self.device).split(1):
+            # One row has nothing to share: the stock attention reads prompt and suffix as one.
+            logits = self._forward(cache, torch.tensor([tokens[-1:]], device=self.device), keep=1)[:, -1]
+            token = int(draw_tokens(logits, only_row, drawn, params.temperature, params.top_p))
             tokens.append(token)
             yield token
             if token in self.eos:
