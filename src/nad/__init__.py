@@ -1,0 +1,50 @@
+"""Neuron-Agreement Decoding: the best of n answers, chosen by the neurons that wrote them."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from nad.activation import ActivationRule, ActivationSet
+    from nad.decoding import Request, Selection, generate, stream
+    from nad.engines import Engine, load_engine
+    from nad.errors import NadError, UsageError
+    from nad.selectors import SELECTORS
+    from nad.stopping import At, Budget, Distinct, Never
+    from nad.types import Completion, Group, Message, Result, SamplingParams, Signals
+
+_HOME = {
+    "ActivationRule": "activation",
+    "ActivationSet": "activation",
+    "At": "stopping",
+    "Budget": "stopping",
+    "Completion": "types",
+    "Distinct": "stopping",
+    "Engine": "engines",
+    "Group": "types",
+    "Message": "types",
+    "NadError": "errors",
+    "Never": "stopping",
+    "Request": "decoding",
+    "Result": "types",
+    "SELECTORS": "selectors",
+    "SamplingParams": "types",
+    "Selection": "decoding",
+    "Signals": "types",
+    "UsageError": "errors",
+    "generate": "decoding",
+    "load_engine": "engines",
+    "stream": "decoding",
+}
+
+__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name when it is first used, so that `import nad` costs nothing."""
+    if name not in _HOME:
+        raise AttributeError(f"module 'nad' has no attribute {name!r}")
+    return getattr(import_module(f"nad.{_HOME[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_HOME]

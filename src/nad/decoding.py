@@ -1,15 +1,16 @@
 """Neuron-Agreement Decoding (section 4): sample prefixes, let their neurons choose, write the winner to its end."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from nad.activation import ActivationRule
 from nad.engines import Engine
 from nad.errors import UsageError
 from nad.selectors import KNN, SELECTORS, Choice, Consensus, Selector
 from nad.specs import spec_of
-from nad.stopping import At, StopRule, stop_label
+from nad.stopping import At, Progress, StopRule, stop_label
 from nad.types import Completion, Group, Message, Result, SamplingParams
 
 _FEW_DISTINCT = 0.25
@@ -24,64 +25,94 @@ class Selection:
     choice: Choice
 
 
-def generate(engine: Engine, prompt: str | Sequence[Message], n: int = 64, **options: object) -> Result:
-    """The best of n answers: `stream` run to its end; the same arguments."""
-    *_, result = stream(engine, prompt, n, **options)  # type: ignore[arg-type]
+@dataclass(frozen=True)
+class Request:
+    """What to decode and how: n samples stop where `stop` says, `rule` says which neurons count, `selector` chooses.
+
+    `prompt` is one text or messages; `raw` sends a text without the chat template, `template_args` go to it.
+    Raises UsageError for a call that cannot be served.
+    """
+
+    prompt: str | Sequence[Message]
+    n: int = 64
+    stop: StopRule = At()
+    selector: Selector = KNN()
+    params: SamplingParams = SamplingParams()
+    rule: ActivationRule = ActivationRule()
+    raw: bool = False
+    template_args: Mapping[str, object] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        texts = [self.prompt] if isinstance(self.prompt, str) else [m.content for m in self.prompt if m.role == "user"]
+        if not any(text.strip() for text in texts):
+            raise UsageError("the prompt is empty")
+        if self.n < 1:
+            raise UsageError(f"n must be at least 1, got {self.n}")
+        if self.stop.latest is not None and self.stop.latest > self.params.max_tokens:
+            raise UsageError(f"the stop position {self.stop.latest} lies past max_tokens ({self.params.max_tokens})")
+
+
+def generate(engine: Engine, prompt: str | Sequence[Message], n: int = 64, **options: Any) -> Result:
+    """The best of n answers. `options` are the other fields of Request."""
+    *_, result = stream(engine, Request(prompt, n, **options))
     assert isinstance(result, Result)
     return result
 
 
-def stream(
-    engine: Engine,
-    prompt: str | Sequence[Message],
-    n: int = 64,
-    *,
-    stop: StopRule = At(),
-    selector: Selector = KNN(),
-    params: SamplingParams = SamplingParams(),
-    rule: ActivationRule = ActivationRule(),
-    raw: bool = False,
-    template_args: Mapping[str, object] | None = None,
-) -> Iterator[Selection | str | Result]:
-    """Sample n prefixes, yield the Selection, then the winner's text piece by piece, at last the Result.
+@dataclass(frozen=True)
+class _Watched:
+    """A stop rule that tells a watcher of every position it is asked about."""
 
-    `stop` says where the n samples stop, `rule` which neurons count; the other n - 1 are dropped there, and the
-    winner goes on from its own cache up to `params.max_tokens`. Raises UsageError on a call that cannot be served.
+    rule: StopRule
+    watch: Callable[[Progress], None]
+
+    @property
+    def latest(self) -> int | None:
+        return self.rule.latest
+
+    def reached(self, progress: Progress) -> bool:
+        self.watch(progress)
+        return self.rule.reached(progress)
+
+
+def stream(
+    engine: Engine, request: Request, watch: Callable[[Progress], None] = lambda progress: None
+) -> Iterator[Selection | str | Result]:
+    """Sample n prefixes and yield the Selection, then the winner's text piece by piece, at last the Result.
+
+    The other n - 1 samples are dropped at the selection; the winner goes on from its own cache to its end, or to
+    `params.max_tokens`. Joined, the pieces are the result's text. `watch` is told of every token sampled.
     """
-    if n < 1:
-        raise UsageError(f"n must be at least 1, got {n}")
-    if not (prompt.strip() if isinstance(prompt, str) else any(m.content.strip() for m in prompt)):
-        raise UsageError("the prompt is empty")
-    if stop.latest is not None and stop.latest > params.max_tokens:
-        raise UsageError(f"the stop position {stop.latest} lies past max_tokens ({params.max_tokens})")
-    tokens = engine.encode(prompt, raw, template_args)
-    group = engine.sample(tokens, n, params, stop, rule)
+    tokens = engine.encode(request.prompt, request.raw, request.template_args)
+    group = engine.sample(tokens, request.n, request.params, _Watched(request.stop, watch), request.rule)
     begin = time.perf_counter()
-    choice = selector.choose(Consensus.of(group))
+    choice = request.selector.choose(Consensus.of(group))
     select_s = time.perf_counter() - begin
-    yield Selection(group, choice)
+    bare = replace(group, completions=tuple(replace(c, cache=None) for c in group.completions))
+    yield Selection(bare, choice)
     begin = time.perf_counter()
     winner = group.completions[choice.index]
-    finished = yield from _finish(engine, tokens, winner, params)
+    del group  # with it go the caches of the samples that lost
+    finished = yield from _finish(engine, tokens, winner, request.params)
     yield Result(
         text=finished.text,
         selected=choice.index,
-        selector=spec_of(selector, SELECTORS),
-        stop_at=stop_label(stop),
+        selector=spec_of(request.selector, SELECTORS),
+        stop_at=stop_label(request.stop),
         scores=tuple(float(score) for score in choice.scores),
-        group=replace(group, completions=tuple(replace(c, cache=None) for c in group.completions)),
+        group=bare,
         completion=finished,
         model=engine.name,
-        params=params,
+        params=request.params,
         select_s=select_s,
         continue_s=time.perf_counter() - begin,
-        notes=(*engine.notes, *_notes(group, choice, params)),
+        notes=(*engine.notes, *_notes(bare, choice, request.params)),
     )
 
 
 def _finish(
     engine: Engine, prompt_tokens: Sequence[int], winner: Completion, params: SamplingParams
-) -> Iterator[str]:
+) -> Generator[str, None, Completion]:
     """Yield the winner's text as it is written; return it finished."""
     tokens = list(winner.tokens)
     text = TextStream(engine.decode)

@@ -1,0 +1,233 @@
+"""The command line: a public contract (options, JSON, exit codes). Nothing heavy is imported until it is used."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nad.errors import NadError, UsageError
+
+if TYPE_CHECKING:
+    from nad.activation import ActivationRule
+    from nad.types import Message
+
+app = typer.Typer(
+    name="nad",
+    help="Neuron-Agreement Decoding: the best of n answers, chosen by the neurons that wrote them.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Every error is one line; --debug adds the traceback. Exit codes: 0; 1 the work failed; 2 the call was wrong.",
+)
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Hub id, folder or .gguf file. Default: a tiny, weak model (`nad models`)."),
+]
+EngineName = Annotated[str, typer.Option("--engine", help="What runs the model.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
+System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
+TemplateArg = Annotated[
+    list[str] | None,
+    typer.Option("--template-arg", help="Argument of the chat template, KEY=VALUE; may be repeated."),
+]
+Activation = Annotated[
+    str, typer.Option(help="Which neurons count: top_k or threshold; e.g. top_k:k=500,per_layer=64,per=chunk.")
+]
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help='The prompt; "-" reads standard input.')],
+    model: Model = None,
+    engine: EngineName = "transformers",
+    n: Annotated[int, typer.Option("-n", "--n", help="Samples.")] = 64,
+    stop_at: Annotated[str, typer.Option(help="A position, none, distinct[:LIMIT] or budget[:TOKENS].")] = "32",
+    selector: Annotated[str, typer.Option(help="How to choose; see `nad selectors`; e.g. knn:k=5.")] = "knn",
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Nucleus, in (0, 1].")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Sample i depends on the seed and i alone.")] = 0,
+    system: System = None,
+    raw: Raw = False,
+    template_arg: TemplateArg = None,
+    activation: Activation = "top_k",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Sample n answers, let their neurons choose one, and write only that one to its end."""
+    from nad.decoding import Request
+    from nad.selectors import SELECTORS
+    from nad.specs import parse_spec
+    from nad.stopping import parse_stop
+    from nad.types import SamplingParams
+
+    request = Request(
+        prompt=_messages(sys.stdin.read() if prompt == "-" else prompt, system, raw),
+        n=n,
+        stop=parse_stop(stop_at),
+        selector=parse_spec(selector, SELECTORS, "selector"),
+        params=SamplingParams(temperature, top_p, max_tokens, seed),
+        rule=_rule(activation),
+        raw=raw,
+        template_args=_template_args(template_arg),
+    )
+    from nad.engines import load_engine
+    from nad.present import generate_on_terminal, result_json, status
+
+    with status() as report:
+        loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+    result = generate_on_terminal(loaded, request, quiet=as_json)
+    if as_json:
+        print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
+
+
+@app.command()
+def score(
+    file: Annotated[str, typer.Argument(help='JSON Lines of {"prompt", "completion"} or their tokens; "-": stdin.')],
+    model: Model = None,
+    engine: EngineName = "transformers",
+    selector: Annotated[str | None, typer.Option(help="Also choose among the lines of each prompt.")] = None,
+    neurons: Annotated[bool, typer.Option("--neurons", help="Add the neurons and their first tokens.")] = False,
+    system: System = None,
+    raw: Raw = False,
+    template_arg: TemplateArg = None,
+    activation: Activation = "top_k",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: what it prints anyway.")] = True,
+) -> None:
+    """The neurons that given texts activate, one JSON line each, in one forward pass a text."""
+    from nad.scoring import ScoreOptions, read_lines, score_lines
+    from nad.selectors import SELECTORS
+    from nad.specs import parse_spec
+
+    options = ScoreOptions(
+        rule=_rule(activation),
+        selector=parse_spec(selector, SELECTORS, "selector") if selector else None,
+        neurons=neurons,
+        system=system,
+        raw=raw,
+        template_args=_template_args(template_arg),
+    )
+    lines = read_lines(file)
+    from nad.engines import load_engine
+    from nad.present import status
+
+    with status() as report:
+        loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+    for line in score_lines(loaded, lines, options):
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+@app.command()
+def models() -> None:
+    """What --model can name."""
+    from nad.models import DEFAULT, cache_folder
+
+    print(f"{DEFAULT:<24} the default: 135 million parameters, Apache-2.0; tiny and weak, so that everything runs")
+    print(f"{'':<24} anywhere. Fetched from the package index on first use, kept in {cache_folder()}")
+    print(f"{'OWNER/MODEL':<24} a model of the hub: dense, with a gated feed-forward (Llama, Qwen2/3, Mistral, Gemma,")
+    print(f"{'':<24} Phi-3, GLM-4 and what is built like them)")
+    print(f"{'FOLDER':<24} a local folder with config.json, weights and tokenizer")
+    print(f"{'FILE.gguf':<24} a GGUF file; its weights are unpacked in memory")
+
+
+@app.command()
+def selectors() -> None:
+    """What --selector can name, with parameters and defaults."""
+    from dataclasses import fields
+
+    from nad.selectors import SELECTORS
+
+    for name, cls in SELECTORS.items():
+        print(f"{name:<16} {(cls.__doc__ or '').splitlines()[0]}")
+        for f in fields(cls):  # type: ignore[arg-type]
+            print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
+
+
+def _messages(prompt: str, system: str | None, raw: bool) -> "str | list[Message]":
+    from nad.types import Message
+
+    if system is None:
+        return prompt
+    if raw:
+        raise UsageError("--system needs the chat template; drop --raw or --system")
+    return [Message("system", system), Message("user", prompt)]
+
+
+def _rule(spec: str) -> "ActivationRule":
+    from nad.activation import ActivationRule
+    from nad.specs import parse_spec
+
+    name, separator, rest = spec.partition(":")
+    if name not in ("top_k", "threshold"):
+        raise UsageError(f"unknown activation rule {name!r}; allowed: top_k, threshold")
+    parameters = f"threshold={name}" + (f",{rest}" if separator else "")
+    return parse_spec(f"{name}:{parameters}", {name: ActivationRule}, "activation rule")
+
+
+def _template_args(pairs: Sequence[str] | None) -> dict[str, object]:
+    """KEY=VALUE pairs; a value that is JSON (true, 3, "x") is read as such, any other is a text."""
+    found: dict[str, object] = {}
+    for pair in pairs or ():
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--template-arg must be KEY=VALUE, got {pair!r}")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; every failure becomes one line and an exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    try:
+        return app(arguments, prog_name="nad", standalone_mode=False) or 0
+    except BaseException as error:
+        code, text = _explain(error)
+        if debug and code in (1, 2):
+            raise
+        if text:
+            print(f"nad: error: {text}", file=sys.stderr)
+        return code
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and its one line."""
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return 130, "interrupted"
+    if isinstance(error, BrokenPipeError):
+        # The reader has left: what is still buffered has no place to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1, ""
+    if isinstance(error, (SystemExit, typer.Exit)):
+        code = error.code if isinstance(error, SystemExit) else error.exit_code
+        return (code if isinstance(code, int) else 1), ""
+    if isinstance(error, UsageError):
+        return 2, str(error)
+    if isinstance(error, NadError):
+        return 1, str(error)
+    if isinstance(error, typer.BadParameter.__bases__[0]):  # what the option parser raises
+        return 2, f"{' '.join(error.format_message().split())} (see nad --help)"  # type: ignore[attr-defined]
+    if isinstance(error, OSError):
+        return 1, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    text = " ".join(str(error).split())
+    return 1, f"unexpected {type(error).__name__}: {text[:300]}; run again with --debug and report it"
+
+
+def entry() -> None:
+    """The console script."""
+    sys.exit(main())
