@@ -4,15 +4,24 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from nad.errors import NadError, UsageError
-
-if TYPE_CHECKING:
-    from nad.activation import ActivationRule
-    from nad.types import Message
+from nad.options import (
+    Activation,
+    Device,
+    Dtype,
+    EngineName,
+    Model,
+    Raw,
+    System,
+    TemplateArg,
+    activation_rule,
+    messages,
+    parse_template_args,
+)
 
 app = typer.Typer(
     name="nad",
@@ -23,23 +32,6 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Every error is one line; --debug adds the traceback. Exit codes: 0; 1 the work failed; 2 the call was wrong.",
 )
-
-Model = Annotated[
-    str | None,
-    typer.Option("--model", "-m", help="Hub id, folder or .gguf file. Default: a tiny, weak model (`nad models`)."),
-]
-EngineName = Annotated[str, typer.Option("--engine", help="What runs the model.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
-Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
-System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
-Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
-TemplateArg = Annotated[
-    list[str] | None,
-    typer.Option("--template-arg", help="Argument of the chat template, KEY=VALUE; may be repeated."),
-]
-Activation = Annotated[
-    str, typer.Option(help="Which neurons count: top_k or threshold; e.g. top_k:k=500,per_layer=64,per=chunk.")
-]
 
 
 @app.command()
@@ -70,14 +62,14 @@ def generate(
     from nad.types import SamplingParams
 
     request = Request(
-        prompt=_messages(sys.stdin.read() if prompt == "-" else prompt, system, raw),
+        prompt=messages(sys.stdin.read() if prompt == "-" else prompt, system, raw),
         n=n,
         stop=parse_stop(stop_at),
         selector=parse_spec(selector, SELECTORS, "selector"),
         params=SamplingParams(temperature, top_p, max_tokens, seed),
-        rule=_rule(activation),
+        rule=activation_rule(activation),
         raw=raw,
-        template_args=_template_args(template_arg),
+        template_args=parse_template_args(template_arg),
     )
     from nad.engines import load_engine
     from nad.present import generate_on_terminal, result_json, status
@@ -110,12 +102,12 @@ def score(
     from nad.specs import parse_spec
 
     options = ScoreOptions(
-        rule=_rule(activation),
+        rule=activation_rule(activation),
         selector=parse_spec(selector, SELECTORS, "selector") if selector else None,
         neurons=neurons,
         system=system,
         raw=raw,
-        template_args=_template_args(template_arg),
+        template_args=parse_template_args(template_arg),
     )
     lines = read_lines(file)
     from nad.engines import load_engine
@@ -151,41 +143,6 @@ def selectors() -> None:
         print(f"{name:<16} {(cls.__doc__ or '').splitlines()[0]}")
         for f in fields(cls):  # type: ignore[arg-type]
             print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
-
-
-def _messages(prompt: str, system: str | None, raw: bool) -> "str | list[Message]":
-    from nad.types import Message
-
-    if system is None:
-        return prompt
-    if raw:
-        raise UsageError("--system needs the chat template; drop --raw or --system")
-    return [Message("system", system), Message("user", prompt)]
-
-
-def _rule(spec: str) -> "ActivationRule":
-    from nad.activation import ActivationRule
-    from nad.specs import parse_spec
-
-    name, separator, rest = spec.partition(":")
-    if name not in ("top_k", "threshold"):
-        raise UsageError(f"unknown activation rule {name!r}; allowed: top_k, threshold")
-    parameters = f"threshold={name}" + (f",{rest}" if separator else "")
-    return parse_spec(f"{name}:{parameters}", {name: ActivationRule}, "activation rule")
-
-
-def _template_args(pairs: Sequence[str] | None) -> dict[str, object]:
-    """KEY=VALUE pairs; a value that is JSON (true, 3, "x") is read as such, any other is a text."""
-    found: dict[str, object] = {}
-    for pair in pairs or ():
-        key, separator, value = pair.partition("=")
-        if not separator or not key:
-            raise UsageError(f"--template-arg must be KEY=VALUE, got {pair!r}")
-        try:
-            found[key] = json.loads(value)
-        except json.JSONDecodeError:
-            found[key] = value
-    return found
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

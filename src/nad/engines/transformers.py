@@ -16,10 +16,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from nad.activation import ActivationRule
 from nad.engines.gates import GateTap, find_gated_ffns
 from nad.engines.loading import load
+from nad.engines.packed_linear import pack_linears
 from nad.engines.recorder import ActivationRecorder, Step
 from nad.engines.rollout import Rollout, signals_of
 from nad.engines.shared_prompt import ATTENTION, NotShareable, SharedPromptCache, attention_of
-from nad.engines.packed_linear import pack_linears
 from nad.errors import UsageError
 from nad.sampling import draw_tokens, token_signals, uniforms
 from nad.stopping import StopRule
@@ -101,9 +101,7 @@ class TransformersEngine:
         return Group(tuple(prompt_tokens), completions, run.computed, seconds - capture, capture)
 
     @torch.inference_mode()
-    def extend(
-        self, prompt_tokens: Sequence[int], completion: Completion, params: SamplingParams
-    ) -> Iterator[int]:
+    def extend(self, prompt_tokens: Sequence[int], completion: Completion, params: SamplingParams) -> Iterator[int]:
         params = self._within_window(prompt_tokens, params)
         if completion.finish_reason is not None:
             return
