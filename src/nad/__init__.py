@@ -36,7 +36,29 @@ _HOME = {
     "stream": "decoding",
 }
 
-__all__ = sorted(_HOME)  # pyright: ignore[reportUnsupportedDunderAll]
+__all__ = [
+    "ActivationRule",
+    "ActivationSet",
+    "At",
+    "Budget",
+    "Completion",
+    "Distinct",
+    "Engine",
+    "Group",
+    "Message",
+    "NadError",
+    "Never",
+    "Request",
+    "Result",
+    "SELECTORS",
+    "SamplingParams",
+    "Selection",
+    "Signals",
+    "UsageError",
+    "generate",
+    "load_engine",
+    "stream",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -30,7 +30,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Every error is one line; --debug adds the traceback. Exit codes: 0; 1 the work failed; 2 the call was wrong.",
+    epilog="Errors are one line; --debug adds the traceback. Exit codes: 0; 1 the work failed; 2 the call was wrong.",
 )
 
 

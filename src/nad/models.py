@@ -48,7 +48,7 @@ def locate(name: str | None, unpack: Callable[[Path, Path], None], report: Calla
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise UsageError(
-                f"{name} is no model folder: it has no config.json; name a folder, a .gguf file or a hub id"
+                f"{name} is no model: the folder has no config.json; name a folder, a .gguf file or a hub id"
             )
         return ModelFiles(name, str(path))
     if path.is_file():

@@ -60,7 +60,7 @@ def account(result: Result) -> list[str]:
         "continuation": result.continue_s,
     }
     lines = [
-        f"{n} samples of up to {until}, {group.distinct} distinct",
+        f"{n} samples of up to {group.position} tokens{stop}, {group.distinct} distinct",
         f"{result.selector} chose sample {result.selected}: score {result.scores[result.selected]:.4g}, "
         f"{len(winner.activations):,} neurons (mean of all {mean:,.0f})",
         f"{computed:,} tokens computed ({group.computed_tokens:,} + {result.continued_tokens:,} for the winner), "
