@@ -50,9 +50,7 @@ def account(result: Result) -> list[str]:
     mean = sum(len(c.activations) for c in group.completions) / n
     full = n * len(result.completion.tokens)
     computed = group.computed_tokens + result.continued_tokens
-    until = (
-        f"{group.position} tokens" if result.stop_at == "none" else f"{group.position} tokens (stop {result.stop_at})"
-    )
+    stop = "" if result.stop_at == "none" else f" (stop {result.stop_at})"
     seconds = {
         "sampling": group.sample_s,
         "capture": group.capture_s,
