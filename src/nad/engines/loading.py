@@ -118,5 +118,7 @@ def _reason(files: ModelFiles, error: Exception) -> str:
     if files.path != files.name or Path(files.path).is_dir():
         return f"its files are damaged or incomplete ({text[:200]}); download them again"
     if "connect" in text:
-        return "the hub cannot be reached and the model is not in its cache; check the network, or pass a folder or .gguf"
+        return (
+            "the hub cannot be reached and the model is not in its cache; check the network, or pass a folder or .gguf"
+        )
     return f"{text[:200]}; check the name on the hub, or pass a folder or a .gguf file"
