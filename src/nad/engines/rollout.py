@@ -1,6 +1,6 @@
 """Sampling the n completions of one prompt step by step, identical prefixes once."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from nad.types import Completion, SamplingParams, Signals
 EMPTY = activation_set(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
 
 
+@runtime_checkable
 class Runner(Protocol):
     """What a rollout needs of an engine: forward passes, and the gates they leave behind."""
 
