@@ -73,7 +73,7 @@ class SharedPromptLayer(CacheLayerMixin):
             room[:, :, held:length] = new
             setattr(self, name, room)
         self._show_prompt(length)
-        return self.keys, self.values  # type: ignore[return-value]
+        return self.keys, self.values
 
     def _reserve(self, rows: int, tokens: int) -> None:
         """Room for `rows` x `tokens` in the suffixes."""
@@ -180,7 +180,7 @@ def shared_prompt_attention(
     unknown = [name for name, v in others.items() if name not in _HARMLESS and v is not None and v is not False]
     if unknown or attention_mask is not None or nad_cache is None:
         raise NotShareable(", ".join(unknown) or "an attention mask")
-    layer = nad_cache.layers[module.layer_idx]  # type: ignore[index]
+    layer = nad_cache.layers[module.layer_idx]
     nad_cache.attended += 1
     hidden = max(0, layer.get_seq_length() - sliding_window) if sliding_window else 0
     prompt_keys, prompt_values = layer.keys[0, :, hidden:], layer.values[0, :, hidden:]
