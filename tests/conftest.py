@@ -4,6 +4,6 @@ import torch
 from jaxtyping import install_import_hook
 
 # Before the first import of nad; it stays installed, since nad imports its modules when they are first used.
-install_import_hook("nad", "beartype.beartype")
+install_import_hook("nad", "checking.checked")
 # Products of a few dozen numbers: a second thread only waits.
 torch.set_num_threads(1)

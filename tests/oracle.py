@@ -1,4 +1,4 @@
-"""Brute-force oracles, one per equation, in float64 and in plain loops. Nothing here calls nad, nor any of its caches."""
+"""Brute-force oracles, one per equation, in float64 and in plain loops. Nothing here calls nad or uses a cache."""
 
 import math
 from collections.abc import Callable, Sequence

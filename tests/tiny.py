@@ -48,6 +48,7 @@ class Family:
     gelu: bool = False
 
 
+_GEMMA = {"query_pre_attn_scalar": 8, "tie_word_embeddings": True}
 SLIDING = ["sliding_attention", "full_attention", "sliding_attention"]
 
 FAMILIES: Mapping[str, Family] = {
