@@ -189,10 +189,10 @@ def shared_prompt_attention(
 
     rows, heads, _, dim = query.shape
     kv_heads, prompt, suffix = key.shape[1], prompt_keys.shape[1], key.shape[2]
-    shape = (rows, kv_heads, heads // kv_heads)
-    query = query.reshape(*shape, dim) * (scaling if scaling is not None else dim**-0.5)
-    folded = query.transpose(0, 1).reshape(kv_heads, -1, dim)
-    on_prompt = (folded @ prompt_keys.transpose(1, 2)).view(kv_heads, rows, -1, prompt).transpose(0, 1)
+    group = heads // kv_heads
+    query = query.reshape(rows, kv_heads, group, dim) * (scaling if scaling is not None else dim**-0.5)
+    folded = query.transpose(0, 1).reshape(kv_heads, rows * group, dim)
+    on_prompt = (folded @ prompt_keys.transpose(1, 2)).view(kv_heads, rows, group, prompt).transpose(0, 1)
     scores = torch.cat([on_prompt, query @ key.transpose(2, 3)], dim=-1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -200,8 +200,8 @@ def shared_prompt_attention(
     exact = torch.promote_types(scores.dtype, torch.float32)
     weights = torch.softmax(scores, dim=-1, dtype=exact).to(query.dtype)
     on_prompt, on_suffix = weights.split([prompt, suffix], dim=-1)
-    folded = on_prompt.transpose(0, 1).reshape(kv_heads, -1, prompt) @ prompt_values
-    out = folded.view(kv_heads, rows, -1, dim).transpose(0, 1) + on_suffix @ value
+    folded = on_prompt.transpose(0, 1).reshape(kv_heads, rows * group, prompt) @ prompt_values
+    out = folded.view(kv_heads, rows, group, dim).transpose(0, 1) + on_suffix @ value
     return out.reshape(rows, 1, heads, dim), None
 
 
