@@ -133,10 +133,7 @@ class TransformersEngine:
     ) -> Completion:
         if not prompt_tokens or not completion_tokens:
             raise UsageError("a prompt and a completion of at least one token each are needed")
-        self._check(
-            [*prompt_tokens, *completion_tokens[:-1]], "the prompt and the completion have", self.context_window
-        )
-        self._check(completion_tokens, "the completion has", self.context_window)
+        self._check([*prompt_tokens, *completion_tokens], "the prompt and the completion have", self.context_window + 1)
         recorder = ActivationRecorder(self._ffns, self._unembed, rule, 1, signals)
         columns = []
         for start, logits, gates in self._teacher_forced(prompt_tokens, completion_tokens, signals):
@@ -199,7 +196,9 @@ class TransformersEngine:
         except NotShareable as reason:
             self._stock_because = str(reason)
             return
-        tolerance = 50 * torch.finfo(got.dtype).eps * expected.abs().max()
+        # Some stock attentions take the softmax in float32 even where the model computes in float64.
+        precision = max(torch.finfo(dtype).eps for dtype in (got.dtype, torch.float32))
+        tolerance = 50 * precision * expected.abs().max()
         if not bool((got - expected).abs().max() <= tolerance):
             self._stock_because = "the shared-prompt attention gave other logits"
 
@@ -246,9 +245,7 @@ class TransformersEngine:
             )
         unknown = [token for token in tokens if not 0 <= token < len(self._unembed)]
         if unknown:
-            raise UsageError(
-                f"there is no token {unknown[0]}; {self.name} has the tokens 0 to {len(self._unembed) - 1}"
-            )
+            raise UsageError(f"no token {unknown[0]}: {self.name} has the tokens 0 to {len(self._unembed) - 1}")
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
