@@ -11,6 +11,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import gguf
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -231,6 +233,28 @@ def test_a_damaged_gguf_file(run: Run, tmp_path: Path, content: bytes) -> None:
     assert_error(run("generate", "x", "--model", tmp_path / "model.gguf"), 1, "GGUF file is damaged", "download")
 
 
+def test_a_gguf_file_cut_short(run: Run, tmp_path: Path) -> None:
+    """Header and tensor table are whole, the weights end too early."""
+    file = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(file, "llama")
+    writer.add_context_length(64)
+    writer.add_embedding_length(32)
+    writer.add_block_count(1)
+    writer.add_feed_forward_length(48)
+    writer.add_head_count(4)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_tokenizer_model("gpt2")
+    writer.add_token_list(["a", "b"])
+    writer.add_token_merges(["a b"])
+    writer.add_tensor("token_embd.weight", np.zeros((264, 32), dtype=np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    file.write_bytes(file.read_bytes()[:-1000])
+    assert_error(run("generate", "x", "--model", file), 1, "GGUF file is damaged, cut short", "download it again")
+
+
 def test_a_model_too_large_for_the_memory(run: Run, model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("nad.engines.loading.psutil.virtual_memory", lambda: SimpleNamespace(available=1000))
     result = run("generate", "x", "--model", model)
@@ -307,6 +331,18 @@ def test_a_closed_output_pipe_is_no_error_message(arguments: list[str]) -> None:
     _, err = process.communicate(timeout=60)
     assert err == ""
     assert process.returncode == 1
+
+
+def test_a_reader_that_leaves_while_lines_are_printed(model: Path, tmp_path: Path) -> None:
+    lines = tmp_path / "lines.jsonl"
+    lines.write_text('{"prompt": "a", "completion": "b"}\n' * 2)
+    read, write = os.pipe()
+    os.close(read)
+    command = [sys.executable, *NAD, "score", str(lines), "--model", str(model)]
+    process = subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    os.close(write)
+    _, err = process.communicate(timeout=120)
+    assert (process.returncode, err) == (1, "")
 
 
 @pytest.mark.parametrize(

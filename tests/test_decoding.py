@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from functools import cache
+from typing import Any
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_the_winner_is_the_selectors_and_is_written_to_its_end() -> None:
 
 
 def test_generate_takes_the_fields_of_a_request() -> None:
-    options = {"n": 4, "stop": At(3), "selector": MinAct(), "params": PARAMS, "rule": RULE}
+    options: dict[str, Any] = {"n": 4, "stop": At(3), "selector": MinAct(), "params": PARAMS, "rule": RULE}
     result = nad.generate(engine(), "hello", **options)
     counts = [len(c.activations) for c in result.group.completions]
     assert counts[result.selected] == min(counts)

@@ -27,9 +27,9 @@ def engine() -> Iterator[nad.Engine]:
 
 
 @pytest.mark.usefixtures("engine")
-def test_the_command_of_the_readme_as_json(capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = ["generate", PROMPT, "-n", "8", "--stop-at", "12", "--max-tokens", "24", "--json"]
-    assert main(arguments) == 0
+def test_the_command_of_the_readme(capfd: pytest.CaptureFixture[str]) -> None:
+    arguments = ["generate", PROMPT, "-n", "8", "--stop-at", "12", "--max-tokens", "24"]
+    assert main([*arguments, "--json"]) == 0
     out, err = capfd.readouterr()
     result = json.loads(out)
     assert err == ""
@@ -39,16 +39,9 @@ def test_the_command_of_the_readme_as_json(capfd: pytest.CaptureFixture[str]) ->
     assert result["usage"]["sampled_tokens"] == sum(c["tokens"] for c in result["candidates"])
     assert result["usage"]["computed_tokens"] <= result["usage"]["sampled_tokens"]
     assert result["text"].startswith(result["candidates"][result["selected"]]["text"])
-
-
-@pytest.mark.usefixtures("engine")
-def test_the_text_streams_as_the_json_has_it(capfd: pytest.CaptureFixture[str]) -> None:
-    arguments = ["generate", PROMPT, "-n", "4", "--stop-at", "6", "--max-tokens", "16"]
-    assert main([*arguments, "--json"]) == 0
-    text = json.loads(capfd.readouterr().out)["text"]
     assert main(arguments) == 0
     out, err = capfd.readouterr()
-    assert out == text + "\n"
+    assert out == result["text"] + "\n"
     assert "tiny and weak" in err
 
 
