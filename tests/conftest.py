@@ -1,5 +1,6 @@
 """Shapes and types in the signatures of nad are checked while the tests run."""
 
+import hypothesis
 import torch
 from jaxtyping import install_import_hook
 
@@ -7,3 +8,6 @@ from jaxtyping import install_import_hook
 install_import_hook("nad", "checking.checked")
 # Products of a few dozen numbers: a second thread only waits.
 torch.set_num_threads(1)
+# The same examples on every run, and no time limit: the machine may be busy.
+hypothesis.settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
+hypothesis.settings.load_profile("suite")

@@ -12,6 +12,7 @@ from transformers import GPT2Config, MixtralConfig, PretrainedConfig, Qwen2MoeCo
 
 from nad.activation import ActivationRule
 from nad.engines import load_engine
+from nad.engines.shared_prompt import SharedPromptCache
 from nad.engines.transformers import TransformersEngine
 from nad.errors import NadError, UsageError
 from nad.sampling import uniforms
@@ -111,11 +112,11 @@ def test_every_stop_token_ends_a_sample_and_finished_samples_leave() -> None:
     widths: list[int] = []
     decode_step = engine.decode_step
 
-    def counted(cache: object, tokens: np.ndarray, record: bool = False) -> torch.Tensor:
+    def counted(cache: SharedPromptCache, tokens: np.ndarray, record: bool = False) -> torch.Tensor:
         widths.append(len(tokens))
         return decode_step(cache, tokens, record)
 
-    engine.decode_step = counted  # type: ignore[method-assign, assignment]
+    engine.decode_step = counted  # type: ignore[method-assign]
     group = engine.sample(PROMPT, 12, PARAMS, Never(), RULE)
     reasons = {c.finish_reason for c in group.completions}
     assert reasons == {"stop", "length"}
@@ -283,6 +284,15 @@ def test_merged_gate_is_the_first_half_whatever_the_activation() -> None:
     model = built(tiny_config(Family("phi3", {"sliding_window": None}), hidden_act="relu"))
     engine = TransformersEngine(model, tiny_tokenizer(), "tiny")
     assert engine._ffns[0].half == slice(0, NEURONS)
+
+
+@pytest.mark.gpu
+def test_a_gpu_samples_what_the_cpu_samples() -> None:
+    on_gpu = TransformersEngine(tiny_model("llama", torch.float64).to("cuda"), tiny_tokenizer(), "tiny")
+    groups = [engine.sample(PROMPT, 8, PARAMS, At(10), RULE) for engine in (exact(), on_gpu)]
+    for one, other in zip(groups[0].completions, groups[1].completions, strict=True):
+        assert_same_samples(one, other)
+        assert list(on_gpu.extend(PROMPT, other, PARAMS)) == list(exact().extend(PROMPT, one, PARAMS))
 
 
 def test_unknown_engine_is_named_with_the_known() -> None:

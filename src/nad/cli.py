@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from typing import Annotated
 
@@ -21,6 +22,7 @@ from nad.options import (
     activation_rule,
     messages,
     parse_template_args,
+    read_prompt,
 )
 
 app = typer.Typer(
@@ -78,7 +80,7 @@ def generate(
     from nad.types import SamplingParams
 
     request = Request(
-        prompt=messages(sys.stdin.read() if prompt == "-" else prompt, system, raw),
+        prompt=messages(read_prompt(prompt), system, raw),
         n=n,
         stop=parse_stop(stop_at),
         selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector"),
@@ -175,7 +177,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BaseException as error:
         code, text = _explain(error)
         if debug and code in (1, 2):
-            raise
+            traceback.print_exception(error)
         if text:
             print(f"nad: error: {text}", file=sys.stderr)
         return code

@@ -1,6 +1,7 @@
 """Options that several commands share, and how their texts are read. Imports nothing heavy."""
 
 import json
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,16 @@ TemplateArg = Annotated[
 Activation = Annotated[
     str, typer.Option(help="Which neurons count: top_k or threshold; e.g. top_k:k=500,per_layer=64,per=chunk.")
 ]
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt, or standard input for "-"."""
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
 
 def messages(prompt: str, system: str | None, raw: bool) -> "str | list[Message]":

@@ -47,7 +47,7 @@ def read_lines(file: str) -> list[Line]:
         text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start})") from error
-    lines = [_parse(i, line) for i, line in enumerate(text.splitlines(), 1) if line.strip()]
+    lines = [_parse(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
     if not lines:
         raise UsageError(f"{file} has no lines; each must be {_FORMS}")
     return lines

@@ -29,6 +29,8 @@ def parse_spec(spec: str, table: Mapping[str, type[T]], kind: str) -> T:
         if key not in known:
             allowed = ", ".join(known) or "none"
             raise UsageError(f"{kind} {name!r} has no parameter {key!r}; allowed: {allowed}")
+        if key in values:
+            raise UsageError(f"{kind} {name}:{key} is given twice")
         values[key] = _convert(text, known[key], f"{kind} {name}:{key}")
     return cls(**values)
 

@@ -1,5 +1,6 @@
 """When sampling stops and the choice is made (section 4.2; docs/decisions/0008-stop-rules.md)."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
@@ -108,7 +109,7 @@ STOP_RULES: Mapping[str, type[StopRule]] = {"at": At, "none": Never, "distinct":
 
 def parse_stop(spec: str) -> StopRule:
     """`32`, `none`, `distinct`, `distinct:128`, `budget`, `budget:1000`."""
-    if spec.lstrip("-").isdigit():
+    if re.fullmatch("-?[0-9]+", spec):
         return At(int(spec))
     return parse_spec(spec, {name: rule for name, rule in STOP_RULES.items() if name != "at"}, "stop rule")
 

@@ -73,7 +73,14 @@ def _load_model(files: ModelFiles, config: Any, dtype: torch.dtype) -> PreTraine
 
         # Packed weights are no linear layers: the scores of Eq. 1 need W_out itself.
         options["quantization_config"] = GgufConfig(dequantize=True)
-    return AutoModelForCausalLM.from_pretrained(files.path, **options)
+    model, found = AutoModelForCausalLM.from_pretrained(files.path, output_loading_info=True, **options)
+    if found["missing_keys"]:
+        # They would be left random.
+        raise NadError(
+            f"cannot load the model {files.name}: its files lack {len(found['missing_keys'])} tensors, "
+            f"{min(found['missing_keys'])} among them; download them again"
+        )
+    return model
 
 
 def _unpack(gguf: Path, folder: Path) -> None:

@@ -69,13 +69,13 @@ class TransformersEngine:
         if raw:
             if not isinstance(prompt, str):
                 raise UsageError("a raw prompt must be one text, not messages")
-            return tuple(self._tokenizer(prompt)["input_ids"])
+            return tuple(self._tokenizer(_unicode(prompt))["input_ids"])
         messages = [Message("user", prompt)] if isinstance(prompt, str) else prompt
         return tuple(_apply_template(self._tokenizer, messages, dict(template_args or {})))
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
         """The tokens of a completion's text, without the tokens a tokenizer puts before a new text."""
-        return tuple(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+        return tuple(self._tokenizer(_unicode(text), add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
@@ -256,6 +256,15 @@ def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> f
     return frozenset(int(i) for ids in lists for i in ids if i is not None)
 
 
+def _unicode(text: str) -> str:
+    """The text, if it is one: bytes that are not UTF-8 reach Python as lone surrogates."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise UsageError(f"the text is not UTF-8 ({error.reason} at character {error.start})") from error
+    return text
+
+
 def _apply_template(
     tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], template_args: dict[str, object]
 ) -> list[int]:
@@ -265,7 +274,7 @@ def _apply_template(
     unknown = [name for name in template_args if not re.search(rf"\b{re.escape(name)}\b", str(template))]
     if unknown:
         raise UsageError(f"the model's chat template has no argument {', '.join(unknown)}")
-    turns = [{"role": m.role, "content": m.content} for m in messages]
+    turns = [{"role": m.role, "content": _unicode(m.content)} for m in messages]
     try:
         encoded = tokenizer.apply_chat_template(
             turns, add_generation_prompt=True, tokenize=True, return_dict=True, **template_args
