@@ -22,7 +22,7 @@ import time
 from collections.abc import Callable
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import PreTrainedModel
 
 from nad.activation import ActivationRule
 from nad.engines.loading import load
@@ -120,8 +120,10 @@ def peak_mb(model: str | None, who: str) -> None:
 
 def start_up(model: list[str], rounds: int) -> float:
     """Seconds of a whole process that writes one token."""
-    command = [sys.executable, "-m", "nad", "generate", "Hello", "-n", "1", "--stop-at", "1", "--max-tokens", "1"]
-    return statistics.median(seconds(lambda: subprocess.run(command + model, check=True, capture_output=True)) for _ in range(rounds))
+    one_token = ["generate", "Hello", "-n", "1", "--stop-at", "1", "--max-tokens", "1"]
+    command = [sys.executable, "-c", "from nad.cli import entry; entry()", *one_token, *model]
+    runs = [seconds(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(rounds)]
+    return statistics.median(runs)
 
 
 def main() -> None:
@@ -132,7 +134,8 @@ def main() -> None:
     parser.add_argument("--peak", choices=["ours", "generate"], help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.peak:
-        return peak_mb(args.model, args.peak)
+        peak_mb(args.model, args.peak)
+        return
     name, loaded, tokenizer = load(args.model, "auto", "auto", lambda text: None)
     engine = TransformersEngine(loaded, tokenizer, name)
     untouched = load(args.model, "auto", "auto", lambda text: None)[1]
