@@ -10,6 +10,8 @@ from nad.activation import ActivationSet
 _BLOCK_BYTES = 8 << 20
 """Size of the float32 block of columns that one matrix product sees; it bounds the memory beside the result."""
 
+_NEVER = 255
+
 
 def consensus_matrix(sets: Sequence[ActivationSet]) -> Float[np.ndarray, "n n"]:
     """S_ij = |A_i & A_j| / |A_i | A_j| (Eq. 4); two empty sets agree fully (1.0)."""
@@ -29,8 +31,11 @@ def consensus_curve(sets: Sequence[ActivationSet], positions: Sequence[int]) -> 
     ordered = np.unique(positions)
     if len(ordered) > 255:
         raise ValueError(f"at most 255 different positions in one call, got {len(ordered)}")
-    shared = _intersections(sets, [_first_position(s, ordered) for s in sets], len(ordered))
-    sizes = np.diagonal(shared, axis1=1, axis2=2)
+    first = [_first_position(s, ordered) for s in sets]
+    sizes = np.stack([np.bincount(f, minlength=len(ordered))[: len(ordered)].cumsum() for f in first], axis=1)
+    shared = _intersections(sets, first, len(ordered))
+    diagonal = np.arange(len(sets))
+    shared[:, diagonal, diagonal] = sizes
     union = sizes[:, :, None] + sizes[:, None, :] - shared
     agreement = np.divide(shared, union, out=np.ones(shared.shape), where=union > 0)
     return agreement[np.searchsorted(ordered, positions)]
@@ -46,7 +51,7 @@ def _first_position(activations: ActivationSet, ordered: Int[np.ndarray, " p"]) 
 def _intersections(
     sets: Sequence[ActivationSet], first: Sequence[UInt8[np.ndarray, " _"]], positions: int
 ) -> Float[np.ndarray, "positions n n"]:
-    """|A_i & A_j| at every position, the sizes |A_i| on the diagonal."""
+    """|A_i & A_j| of different samples at every position; neurons that one sample alone activated do not count."""
     n = len(sets)
     neurons = 1 + max((int(s.neuron[-1]) for s in sets if len(s)), default=-1)
     width = max(1, _BLOCK_BYTES // (4 * n))
@@ -54,14 +59,26 @@ def _intersections(
     cuts = [np.searchsorted(s.neuron, edges) for s in sets]
     shared = np.zeros((positions, n, n))
     for block, start in enumerate(edges[:-1]):
-        seen_by = np.full((n, width), 255, dtype=np.uint8)
+        seen_by = np.full((n, width), _NEVER, dtype=np.uint8)
         for i, activations in enumerate(sets):
             inside = slice(cuts[i][block], cuts[i][block + 1])
             seen_by[i, activations.neuron[inside] - np.uint32(start)] = first[i][inside]
-        earliest = seen_by.min(axis=0)
-        for p in range(positions):
-            columns = earliest <= p
-            seen = seen_by if columns.mean() > 0.5 else seen_by[:, columns]
-            active = (seen <= p).astype(np.float32)
+        second = _second_smallest(seen_by)
+        order = np.argsort(second, kind="stable")
+        counts = np.searchsorted(second[order], np.arange(positions), side="right")
+        seen_by = np.take(seen_by, order[: counts[-1]], axis=1)
+        for p, columns in enumerate(counts):
+            active = (seen_by[:, :columns] <= p).astype(np.float32)
             shared[p] += active @ active.T
     return shared
+
+
+def _second_smallest(rows: UInt8[np.ndarray, "n width"]) -> UInt8[np.ndarray, " width"]:
+    """Of each column: from that position on, two samples share the neuron."""
+    if len(rows) == 1:
+        return np.full(rows.shape[1], _NEVER, dtype=np.uint8)
+    smallest, second = np.minimum(rows[0], rows[1]), np.maximum(rows[0], rows[1])
+    for row in rows[2:]:
+        np.minimum(second, np.maximum(smallest, row), out=second)
+        np.minimum(smallest, row, out=smallest)
+    return second

@@ -12,6 +12,7 @@ from nad.errors import NadError
 _FIRST_LOOK = 64
 """How many of the largest logits are sorted at first; the nucleus of a trained model rarely holds more."""
 _BLOCK = 32
+_CACHE_BYTES = 1 << 19
 _CONFIDENCE_TOKENS = 20
 
 
@@ -37,7 +38,7 @@ def draw_tokens(
     Only the largest logits are sorted: more of them when the nucleus is wider, all of them if need be.
     Raises NadError on logits that are not numbers.
     """
-    normaliser = torch.logsumexp(logits / temperature if temperature else logits, dim=1, keepdim=True)
+    normaliser = _log_normaliser(logits, temperature or 1.0)
     if not bool(normaliser.isfinite().all()):
         raise NadError("the model produced logits that are not finite numbers; try --dtype float32")
     if temperature == 0:
@@ -53,6 +54,12 @@ def draw_tokens(
         width = min(4 * width, logits.shape[1])
     place = torch.searchsorted(cdf[row], target[:, None], right=True)[:, 0]
     return indices[row, place.clamp(max=width - 1)]
+
+
+def _log_normaliser(logits: Float[Tensor, "rows vocabulary"], temperature: float) -> Float[Tensor, "rows 1"]:
+    """The log of the sum of exp(logits / temperature), in parts that stay in a processor's cache over its passes."""
+    rows = max(1, _CACHE_BYTES // logits[:1].nbytes) if logits.device.type == "cpu" else len(logits)
+    return torch.cat([torch.logsumexp(part / temperature, dim=1, keepdim=True) for part in logits.split(rows)])
 
 
 def largest_logits(

@@ -17,8 +17,8 @@ from nad.errors import NadError
 
 _GATE_BYTES = 256 << 20
 """Gates held back before they are scored."""
-_SCORE_BYTES = 32 << 20
-"""Scores of one layer held at once."""
+_SCORE_BYTES = 1 << 20
+"""Scores of one layer held at once: a part that stays in a core's cache from the product to the selection."""
 _NEVER = torch.iinfo(torch.int32).max
 
 
@@ -158,10 +158,10 @@ class ActivationRecorder:
         unembed = self._unembed[tokens].to(self._dtype)
         size = max(1, _SCORE_BYTES // (unembed.element_size() * self._ffns[0].neurons))
         for layer, ffn in enumerate(self._ffns):
-            gate = ffn.act(torch.cat([s.gates[layer] for s in steps]).to(self._dtype))
+            gate = torch.cat([s.gates[layer] for s in steps])
             push = neuron_logits(ffn.down.weight.to(self._dtype), unembed)
             for part in torch.arange(len(row), device=row.device).split(size):
-                yield layer, part, push[token[part]] * gate[row[part]]
+                yield layer, part, push[token[part]].mul_(ffn.act(gate[row[part]].to(self._dtype)))
 
     def _position_of_pairs(self) -> Int[Tensor, " pairs"]:
         counts = [len(s.row) for s in self._steps]

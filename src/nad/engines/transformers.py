@@ -187,7 +187,7 @@ class TransformersEngine:
         """Use the stock attention for good when the shared-prompt form cannot express the model's, or differs."""
         if self._stock_because:
             return
-        tokens = [(7 * i + 5) % self._model.config.get_text_config().vocab_size for i in range(4)]
+        tokens = [(7 * i + 5) % self._model.config.get_text_config().vocab_size for i in range(3)]
         _, expected = self.prefill(tokens)
         cache, _ = self.prefill(tokens[:-1])
         cache.open_rows()

@@ -1,0 +1,167 @@
+"""What 64 samples of 32 tokens cost, against `model.generate` of transformers on the same model.
+
+Run: python benchmarks/sampling.py [--rounds 5] [--model M] [--prompts 10]
+
+For each of ten prompts, alternating in one process, medians over the rounds:
+- ours / generate: 64 x 32 tokens with the capture of all layers and the selection, against
+  generate(num_return_sequences=64) without any capture, on a separately loaded, untouched model;
+- capture: our own loop with the capture against without it;
+- continuation: seconds per token of one continued answer, against generate of one sequence;
+- computed: tokens forwarded for the 64 x 32 sampled ones; distinct: different prefixes at position 32.
+At the end: peak memory of both over a long prompt, each in a process of its own (the prompt's keys and values are
+kept once here), and the time from the command to the first token. Ratios mean something on a noisy machine, seconds
+do not.
+"""
+
+import argparse
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import PreTrainedModel
+
+from nad.activation import ActivationRule
+from nad.engines.loading import load
+from nad.engines.transformers import TransformersEngine
+from nad.selectors import KNN, Consensus
+from nad.stopping import At
+from nad.types import Group, SamplingParams
+
+N, TOKENS, CONTINUED = 64, 32, 96
+LONG = "The committee met again on Tuesday and went through every open point of the plan, one after the other. " * 60
+PROMPTS = {
+    "math: train": "A train travels 60 km in 45 minutes. What is its speed in km/h?",
+    "math: word problem": "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in "
+    "May. How many clips did Natalia sell altogether in April and May? Think step by step.",
+    "math: algebra": "Solve for x: 3x^2 - 12x + 9 = 0. Show your work.",
+    "code: palindrome": "Write a Python function is_palindrome(s) that ignores case and punctuation.",
+    "code: sql": "Write a SQL query that lists the ten customers with the highest total of orders in 2023.",
+    "chat: greeting": "Hi! How are you today?",
+    "chat: holiday": "I have three free days in October and like mountains and good food. Where should I go?",
+    "fact: one word": "What is the capital of France?",
+    "story": "Tell me a short story about a lighthouse keeper who finds a letter.",
+    "long: minutes": f"{LONG[:4000]}\n\nSummarise these minutes in one sentence.",
+}
+
+
+def sample(engine: TransformersEngine, prompt: str, rule: ActivationRule | None) -> Group:
+    params = SamplingParams(max_tokens=TOKENS + CONTINUED)
+    return engine.sample(engine.encode(prompt), N, params, At(TOKENS), rule)
+
+
+def sample_and_select(engine: TransformersEngine, prompt: str) -> Group:
+    group = sample(engine, prompt, ActivationRule())
+    KNN().choose(Consensus.of(group))
+    return group
+
+
+def stock(model: PreTrainedModel, prompt: tuple[int, ...], n: int, tokens: int) -> None:
+    """transformers' own sampling of exactly `tokens` tokens."""
+    ids = torch.tensor([prompt])
+    model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        num_return_sequences=n,
+        max_new_tokens=tokens,
+        min_new_tokens=tokens,
+        do_sample=True,
+        temperature=0.6,
+        top_p=0.9,
+        top_k=0,
+        pad_token_id=0,
+    )
+
+
+def per_token(engine: TransformersEngine, group: Group, count: int) -> float:
+    """Seconds per token of a continuation, over at most `count` tokens; 0 when the answer had ended."""
+    winner = max(group.completions, key=lambda c: c.finish_reason is None)
+    params = SamplingParams(max_tokens=len(winner.tokens) + count)
+    begin = time.perf_counter()
+    written = sum(1 for _ in engine.extend(group.prompt_tokens, winner, params))
+    return (time.perf_counter() - begin) / max(1, written)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    begin = time.perf_counter()
+    run()
+    return time.perf_counter() - begin
+
+
+def measure(engine: TransformersEngine, model: PreTrainedModel, prompt: str, rounds: int) -> list[float]:
+    """Medians for one prompt: seconds of generate, and the columns of the table."""
+    tokens = engine.encode(prompt)
+    group = sample_and_select(engine, prompt)
+    columns = []
+    for _ in range(rounds):
+        ours = seconds(lambda: sample_and_select(engine, prompt))
+        theirs = seconds(lambda: stock(model, tokens, N, TOKENS))
+        bare = seconds(lambda: sample(engine, prompt, None))
+        captured = seconds(lambda: sample(engine, prompt, ActivationRule()))
+        alone = seconds(lambda: stock(model, tokens, 1, CONTINUED)) / CONTINUED
+        columns.append((theirs, ours / theirs, captured / bare, per_token(engine, group, CONTINUED) / alone))
+    medians = [statistics.median(column) for column in zip(*columns, strict=True)]
+    return [*medians, group.computed_tokens / (N * TOKENS), group.distinct]
+
+
+def peak_mb(model: str | None, who: str) -> None:
+    """Print how far 64 samples behind a long prompt raise this process' peak memory, in MB."""
+    _, loaded, tokenizer = load(model, "auto", "auto", lambda text: None)
+    engine = TransformersEngine(loaded, tokenizer, "")
+    one = {"ours": lambda p: sample_and_select(engine, p), "generate": lambda p: stock(loaded, engine.encode(p), N, 4)}
+    one[who]("Hello")
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    one[who](LONG)
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+
+
+def start_up(model: list[str], rounds: int) -> float:
+    """Seconds of a whole process that writes one token."""
+    one_token = ["generate", "Hello", "-n", "1", "--stop-at", "1", "--max-tokens", "1"]
+    command = [sys.executable, "-c", "from nad.cli import entry; entry()", *one_token, *model]
+    runs = [seconds(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(rounds)]
+    return statistics.median(runs)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--prompts", type=int, default=len(PROMPTS))
+    parser.add_argument("--model")
+    parser.add_argument("--peak", choices=["ours", "generate"], help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.peak:
+        peak_mb(args.model, args.peak)
+        return
+    name, loaded, tokenizer = load(args.model, "auto", "auto", lambda text: None)
+    engine = TransformersEngine(loaded, tokenizer, name)
+    untouched = load(args.model, "auto", "auto", lambda text: None)[1]
+    print(f"{name}, {untouched.dtype}, {torch.get_num_threads()} threads, {args.rounds} rounds")
+    print(f"{'prompt':<20} tokens  generate  ours/generate  capture  continuation  computed  distinct")
+    rows = []
+    for label, prompt in list(PROMPTS.items())[: args.prompts]:
+        rows.append(measure(engine, untouched, prompt, args.rounds))
+        show(label, len(engine.encode(prompt)), rows[-1])
+    show("median", 0, [statistics.median(column) for column in zip(*rows, strict=True)])
+    model = ["--model", args.model] if args.model else []
+    for who in ("ours", "generate"):
+        command = [sys.executable, __file__, "--peak", who, *model]
+        grown = float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        print(f"peak memory, 64 samples of {len(engine.encode(LONG))} prompt tokens, {who}: +{grown:,.0f} MB")
+    print(f"command to first token: {start_up(model, args.rounds):.1f} s")
+
+
+def show(label: str, tokens: int, row: list[float]) -> None:
+    generate, ours, capture, continuation, computed, distinct = row
+    print(
+        f"{label:<20} {tokens:>6}  {generate:>6.2f} s  {ours:>13.3f}  {capture:>7.2f}  {continuation:>12.2f}"
+        f"  {computed:>8.0%}  {distinct:>8.0f}",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main()
