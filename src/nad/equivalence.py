@@ -31,7 +31,12 @@ def _spelling(text: str) -> str:
 def _equal(gold: str, answer: str) -> bool:
     if _spelling(gold) == _spelling(answer):
         return True
-    return bool(verify(_parsed(gold), _parsed(answer), timeout_seconds=LIMIT_S, raise_on_error=True))
+    right = _parsed(gold)
+    try:
+        given = _parsed(answer)
+    except (ArithmeticError, AttributeError, IndexError, KeyError, NotImplementedError, TypeError, ValueError):
+        return False  # no mathematics, and not spelled like the right answer
+    return bool(verify(right, given, timeout_seconds=LIMIT_S, raise_on_error=True))
 
 
 def _canonical(answer: str) -> str:

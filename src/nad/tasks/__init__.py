@@ -7,10 +7,12 @@ from pathlib import Path
 from nad.errors import UsageError
 from nad.tasks.arithmetic import TASKS as ARITHMETIC
 from nad.tasks.base import Options, Problem, Task
+from nad.tasks.choice import TASKS as CHOICE
+from nad.tasks.math import TASKS as MATH
 
 __all__ = ["TASKS", "Options", "Problem", "Task", "load_task", "task_names"]
 
-TASKS: Mapping[str, Callable[[Options], Task]] = {**ARITHMETIC}
+TASKS: Mapping[str, Callable[[Options], Task]] = {**ARITHMETIC, **MATH, **CHOICE}
 
 
 def task_names() -> list[str]:
