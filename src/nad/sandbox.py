@@ -46,8 +46,8 @@ _ENVIRONMENT = {
 class Limits:
     """Seconds, bytes and counts; `cpu_s` and `memory` of each process, `disk` of /tmp, `wall_s` of one run."""
 
-    wall_s: int = 20
-    cpu_s: int = 10
+    wall_s: int = 60
+    cpu_s: int = 20
     memory: int = 1 << 30
     processes: int = 8
     files: int = 64
@@ -157,8 +157,11 @@ def _bubblewrap(limits: Limits, root: bool) -> list[str]:
             binds += ["--symlink", os.readlink(path), folder]
         elif path.is_dir():
             binds += ["--ro-bind", folder, folder]
-    if not sys.base_prefix.startswith("/usr"):
-        binds += ["--ro-bind", sys.base_prefix, sys.base_prefix]
+    prefix = Path(sys.base_prefix)
+    if not prefix.is_relative_to("/usr"):
+        for parent in list(prefix.parents)[-2::-1]:  # else they are root's alone, and nobody else gets past them
+            binds += ["--perms", "0755", "--dir", str(parent)]
+        binds += ["--ro-bind", str(prefix), str(prefix)]
     own_user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
     return [
         *("bwrap", "--die-with-parent", "--new-session", "--as-pid-1"),

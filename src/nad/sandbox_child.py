@@ -25,7 +25,7 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 PLAIN = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None))
-REBUILT = {"complex", "bytearray", "list", "tuple", "dict", "set", "frozenset", "range", "int", "float", "str", "bytes"}
+REBUILT = {t.__name__: t for t in PLAIN if t not in (bool, type(None))}
 
 
 class ProgramLost(BaseException):
@@ -54,7 +54,8 @@ class Packer(pickle.Pickler):
         self._keep = keep
 
     def persistent_id(self, obj: object) -> int | str | None:
-        return None if isinstance(obj, PLAIN) else self._keep(obj)
+        plain = isinstance(obj, PLAIN) or any(obj is known for known in REBUILT.values())
+        return None if plain else self._keep(obj)
 
     def reducer_override(self, obj: Any) -> Any:
         """A subclass of a plain type crosses as that type, so that it brings no __eq__ along."""
@@ -78,7 +79,7 @@ class Unpacker(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         if module == "builtins" and name in REBUILT:
-            return getattr(builtins, name)
+            return REBUILT[name]
         raise pickle.UnpicklingError(f"{module}.{name} is no plain type")
 
     def persistent_load(self, pid: Any) -> object:

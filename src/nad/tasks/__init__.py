@@ -8,11 +8,13 @@ from nad.errors import UsageError
 from nad.tasks.arithmetic import TASKS as ARITHMETIC
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.choice import TASKS as CHOICE
+from nad.tasks.code import TASKS as CODE
+from nad.tasks.lcb import TASKS as LCB
 from nad.tasks.math import TASKS as MATH
 
 __all__ = ["TASKS", "Options", "Problem", "Task", "load_task", "task_names"]
 
-TASKS: Mapping[str, Callable[[Options], Task]] = {**ARITHMETIC, **MATH, **CHOICE}
+TASKS: Mapping[str, Callable[[Options], Task]] = {**ARITHMETIC, **MATH, **CHOICE, **CODE, **LCB}
 
 
 def task_names() -> list[str]:
