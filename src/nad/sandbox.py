@@ -105,7 +105,7 @@ def run_inputs(
     program: str, inputs: Sequence[str], limits: Limits = Limits(), unsafe: bool = False
 ) -> tuple[list[str] | None, Verdict]:
     """What a program prints for each input, run as a script; None if it fails on one, and why."""
-    job = {"program": program, "inputs": list(inputs)}
+    job: dict[str, object] = {"program": program, "inputs": list(inputs)}
     reply = _run(job, None, limits, limits.wall_s * max(1, len(inputs)), unsafe)
     outputs, passed = reply.get("outputs"), reply.get("passed", False)
     if isinstance(outputs, list):
@@ -162,7 +162,9 @@ def _bubblewrap(limits: Limits, root: bool) -> list[str]:
         for parent in list(prefix.parents)[-2::-1]:  # else they are root's alone, and nobody else gets past them
             binds += ["--perms", "0755", "--dir", str(parent)]
         binds += ["--ro-bind", str(prefix), str(prefix)]
-    own_user = ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
+    own_user = (
+        ["--cap-drop", "ALL", "--cap-add", "CAP_SETUID", "--cap-add", "CAP_SETGID"] if root else ["--unshare-user"]
+    )
     return [
         *("bwrap", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try", *own_user),

@@ -1,8 +1,8 @@
 """What runs inside the sandbox; sandbox.py sends this file's text to a bare interpreter, so it imports nothing of nad.
 
-Two processes. The *judge* (process 1 of the sandbox) holds the tests and the verdict's channel. The *program* is forked
-from it before the tests arrive, with every descriptor closed but one socket. The tests run in the judge; where they call
-the program, the call goes through the socket and comes back as plain data. So the program has no part in a
+Two processes. The *judge* (process 1 of the sandbox) holds the tests and the verdict's channel. The *program* is
+forked from it before the tests arrive, with every descriptor closed but one socket. The tests run in the judge; where
+they call the program, the call goes through the socket and comes back as plain data. So the program has no part in a
 comparison, and neither the tests nor the expected values ever lie in its memory.
 """
 
@@ -25,6 +25,8 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 PLAIN = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None))
+CONTAINERS: tuple[Any, ...] = (list, tuple, set, frozenset)
+SCALARS: tuple[Any, ...] = (int, float, str, bytes)
 REBUILT = {t.__name__: t for t in PLAIN if t not in (bool, type(None))}
 
 
@@ -61,12 +63,12 @@ class Packer(pickle.Pickler):
         """A subclass of a plain type crosses as that type, so that it brings no __eq__ along."""
         if isinstance(obj, dict):
             return dict, (list(dict.items(obj)),)
-        for base in (list, tuple, set, frozenset):
-            if isinstance(obj, base):
-                return base, (list(base.__iter__(obj)),)
-        for base in (int, float, str, bytes):
-            if isinstance(obj, base):
-                return base, base.__getnewargs__(obj)  # type: ignore[attr-defined]
+        for container in CONTAINERS:
+            if isinstance(obj, container):
+                return container, (list(container.__iter__(obj)),)
+        for scalar in SCALARS:
+            if isinstance(obj, scalar):
+                return scalar, scalar.__getnewargs__(obj)
         return NotImplemented
 
 
@@ -132,18 +134,19 @@ class Judge:
         self._channel.settimeout(left)
         try:
             data = receive(self._channel, self._limits["output"])
-            kind, value = Unpacker(io.BytesIO(data), lambda pid: Remote(self, pid)).load()
+            outcome, value = Unpacker(io.BytesIO(data), lambda pid: Remote(self, pid)).load()
         except TimeoutError:
             raise ProgramLost("no time left") from None
         except ProgramLost:
             raise
         except Exception as error:  # whatever a hostile pickle makes of the unpickler
             raise ProgramLost(f"unreadable reply: {error}") from None
-        if kind == "ok":
+        if outcome == "ok":
             return value
-        error_type = getattr(builtins, str(value), None)
-        known = isinstance(error_type, type) and issubclass(error_type, Exception)
-        raise (error_type if known else RuntimeError)("raised by the program")
+        kind = getattr(builtins, str(value), None)
+        if not (isinstance(kind, type) and issubclass(kind, Exception)):
+            kind = RuntimeError
+        raise kind("raised by the program")
 
 
 def _index_of(value: object) -> int | str:

@@ -160,9 +160,7 @@ def _loader(
     return load
 
 
-HUMANEVAL = Source(
-    "openai/openai_humaneval", 164, ("task_id", "prompt", "entry_point", "canonical_solution", "test")
-)
+HUMANEVAL = Source("openai/openai_humaneval", 164, ("task_id", "prompt", "entry_point", "canonical_solution", "test"))
 MBPP = Source(
     "google-research-datasets/mbpp", 500, ("text", "code", "task_id", "test_setup_code", "test_list"), config="full"
 )

@@ -53,8 +53,8 @@ _STDIN = (
 _PRELUDE = "\n".join(
     [
         *(f"from {m} import *" for m in ("string", "re", "datetime", "collections", "heapq", "bisect", "copy", "math")),
-        *(f"from {m} import *" for m in ("random", "statistics", "itertools", "functools", "operator", "io", "json")),
-        "from typing import *",
+        *(f"from {m} import *" for m in ("random", "statistics", "itertools", "functools", "operator", "io", "sys")),
+        *(f"from {m} import *" for m in ("json", "builtins", "typing")),
         "import string, re, datetime, collections, heapq, bisect, copy, math, random, statistics, itertools",
         "import functools, operator, io, sys, json",
         "sys.setrecursionlimit(50000)\n",
