@@ -20,7 +20,7 @@ from nad.errors import NadError
 TIMEOUT_S = 20.0
 """Longest wait for one comparison; its process is then replaced and the answer is not graded."""
 
-_NUMBER = r"[-+]?\$?\s?\d[\d,]*(?:\.\d+)?(?:/\d+)?"
+_NUMBER = r"[-+]?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
 _PHRASE = re.compile(r"(?:^|\n)\s*####\s*(.+)|answer\s*(?:is|:|=)+\s*:?\s*(.+)", re.IGNORECASE)
 
 

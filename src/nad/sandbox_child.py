@@ -226,11 +226,12 @@ def judge_tests(job: dict[str, Any]) -> dict[str, object]:
     judge = Judge(mine, limits)
     try:
         judge.reply()
+    except (Exception, ProgramLost) as error:
+        return {"passed": False, "reason": f"the program does not load: {type(error).__name__}: {error}"}
+    try:
         code = compile(tests["source"], "tests.py", "exec")
     except SyntaxError as error:
         return {"passed": None, "reason": f"the tests are no Python: {error}"}
-    except (Exception, ProgramLost) as error:
-        return {"passed": False, "reason": f"the program does not load: {type(error).__name__}: {error}"}
     try:
         names: dict[str, object] = {"__name__": "tests"}
         exec(tests["before"], names)
@@ -275,17 +276,24 @@ def collect(pid: int, reading: int, limits: dict[str, int]) -> tuple[str, str]:
     """The output of one process, and why it failed; processes it left behind end with it."""
     data, reason = bytearray(), ""
     deadline = time.monotonic() + limits["wall_s"]
-    while not reason:
-        ready = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]
-        block = os.read(reading, 1 << 16) if ready else b""
-        if ready and not block:
-            break
-        data += block
-        reason = "no time left" if not ready else "more output than allowed" if len(data) > limits["output"] else ""
-    if reason:
-        sweep(pid)
-    status = os.waitpid(pid, 0)[1]
+    ended = os.pidfd_open(pid)
+    waiting = [reading, ended]
+    while waiting and not reason:
+        ready = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))[0]
+        reason = "" if ready else "no time left"
+        if ended in ready:
+            sweep(pid)  # what it left behind holds its output open
+            waiting.remove(ended)
+        if reading in ready:
+            block = os.read(reading, 1 << 16)
+            data += block
+            if not block:
+                waiting.remove(reading)
+            elif len(data) > limits["output"]:
+                reason = "more output than allowed"
     sweep(pid)
+    os.close(ended)
+    status = os.waitpid(pid, 0)[1]
     return data.decode(errors="replace"), reason or (f"exit status {status}" if status else "")
 
 
