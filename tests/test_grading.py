@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 
 import pytest
 from benchmark_data import data_file
@@ -27,6 +28,8 @@ from nad.tasks import load_task
         ("The final answer is: $x + 1$. Done.", "x + 1"),
         ("**Answer:** 12", "12"),
         ("so 3 + 4\n#### 7", "7"),
+        ("To answer: add 3 and 4.", None),
+        ("Therefore, the final answer is \\(x^2\\).", "x^2"),
         (r"\boxed{}", None),
         (r"\boxed{1 + ", None),
         ("I do not know 12 of them.", None),
@@ -51,6 +54,11 @@ def test_the_answer_of_a_text(text, answer):
         (r"\boxed{5}, checked 17 times", "5"),
         ("it is -4", "-4"),
         ("nothing here", None),
+        ("Answer: Janet sells 16 - 3 - 4 = 9 eggs.\nShe makes 9 * 2 = 18 dollars.", "18"),
+        ("To answer: add 3 and 4.", "4"),
+        (r"The answer is $\frac{1}{2}$, or 50 percent.", r"\frac{1}{2}"),
+        ("**The final answer is:** $18$", "18"),
+        ("The answer is: 7\n\nLet me check: 3 + 4.", "7"),
     ],
 )
 def test_the_last_number_where_a_number_is_asked_for(text, answer):
@@ -69,6 +77,12 @@ def test_the_last_number_where_a_number_is_asked_for(text, answer):
         (r"\boxed{\text{A}}", "A"),
         (r"\boxed{\textbf{(B)}}", "B"),
         ("C", "C"),
+        ("**Answer:** B", "B"),
+        ("Answer: **B**", "B"),
+        (r"Answer: \boxed{B}", "B"),
+        ("The correct answer is B) it rains", "B"),
+        ("the answer is option C", "C"),
+        (r"\boxed{D) it rains}", "D"),
         ("(c)", None),
         ("Answer: E", None),
         ("Answer: Because", None),
@@ -93,6 +107,10 @@ def test_the_letter_of_a_text(text, chosen):
         ("1234", r"1\,234", True),
         ("10", r"10\text{ cm}", True),
         ("18", r"\$18", True),
+        ("18", "18 dollars", True),
+        ("18", r"18\%", False),
+        ("18", "18.", True),
+        ("18", "19 dollars", False),
         ("18.5", "$18.50", True),
         ("90", r"90^\circ", True),
         ("204", "204.0", True),
@@ -190,6 +208,5 @@ def test_the_solutions_of_math500_are_right_and_vote_for_their_answer():
 def test_the_answer_of_the_next_problem_of_math500_is_wrong():
     task = load_task("math500", data_file("math500.jsonl"), limit=60)
     problems = task.problems()
-    pairs = zip(problems, problems[1:], strict=False)
-    wrong = [(p, q) for p, q in pairs if p.answer != q.answer.removeprefix("x=")]
+    wrong = [(p, q) for p, q in pairwise(problems) if p.answer != q.answer.removeprefix("x=")]
     assert [p.id for p, q in wrong if task.grade(p, f"\\boxed{{{q.answer}}}") is not False] == []

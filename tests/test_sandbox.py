@@ -61,7 +61,7 @@ FORGERIES = {
     "equals everything": "class A:\n    def __eq__(self, o): return True\ndef f(x): return A()",
     "equals everything, as an int": "class A(int):\n    def __eq__(self, o): return True\ndef f(x): return A(1)",
     "equals everything, as a list": "class A(list):\n    def __eq__(self, o): return True\ndef f(x): return A()",
-    "reflected comparison": "class A(dict):\n    def __eq__(self, o): return True\n    __ne__ = None\ndef f(x): return A()",
+    "reflected comparison": "class A(dict):\n    def __eq__(self, o): return True\ndef f(x): return A()",
     "patches builtins": (
         "import builtins\nclass A(AssertionError):\n    def __new__(cls, *a): raise SystemExit(0)\n"
         "builtins.AssertionError = A\nbuiltins.exec = builtins.compile = lambda *a, **k: None\ndef f(x): return x"
@@ -135,7 +135,8 @@ def test_killing_the_parent_does_not_work_and_does_not_pass():
 
 def test_a_fork_bomb_gets_no_further_than_the_process_limit():
     bomb = (
-        "import os, time\ncount = 0\ntry:\n    while count < 500:\n        if os.fork() == 0:\n            time.sleep(60)\n"
+        "import os, time\ncount = 0\ntry:\n    while count < 500:\n        if os.fork() == 0:\n"
+        "            time.sleep(60)\n"
         "        count += 1\nexcept OSError:\n    pass\nprint(count)"
     )
     started = time.monotonic()
@@ -262,7 +263,7 @@ def test_tests_that_cannot_run_leave_the_program_ungraded():
 
 def test_without_bubblewrap_the_error_says_how_to_install_it(monkeypatch):
     monkeypatch.setattr(sandbox.shutil, "which", lambda name: None)
-    with pytest.raises(NadError, match="install bubblewrap.*--unsafe-code-execution"):
+    with pytest.raises(NadError, match=r"install bubblewrap.*--unsafe-code-execution"):
         check_sandbox(unsafe=False)
     check_sandbox(unsafe=True)
 
@@ -284,7 +285,10 @@ def test_unsafe_execution_still_judges():
 def test_it_also_works_for_an_unprivileged_user():
     if not Path("/usr/bin/python3").exists():
         pytest.skip("needs an interpreter that everybody may run")
-    bomb = "import os\ndef f(x):\n    try:\n        while os.fork(): pass\n    except OSError: return 'refused'\n    os._exit(0)"
+    bomb = (
+        "import os\ndef f(x):\n    try:\n        while os.fork(): pass\n"
+        "    except OSError: return 'refused'\n    os._exit(0)"
+    )
     code = (
         f"from nad.sandbox import *\nassert run_tests('def f(x): return x', Tests('assert f(1) == 1', ('f',))).passed\n"
         f"v = run_tests({bomb!r}, Tests('assert f(1) == \"refused\"', ('f',)))\nassert v.passed, v"
@@ -298,7 +302,11 @@ def test_it_also_works_for_an_unprivileged_user():
             shutil.copy(Path(sandbox.__file__).with_name(name), package)
         done = subprocess.run(
             ["/usr/bin/python3", "-c", code],
-            **{"user": 60001, "group": 60001, "extra_groups": [], "cwd": "/", "env": {"PYTHONPATH": folder}},
+            user=60001,
+            group=60001,
+            extra_groups=[],
+            cwd="/",
+            env={"PYTHONPATH": folder},
             capture_output=True,
             text=True,
         )

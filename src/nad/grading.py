@@ -21,7 +21,9 @@ TIMEOUT_S = 20.0
 """Longest wait for one comparison; its process is then replaced and the answer is not graded."""
 
 _NUMBER = r"[-+]?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
-_PHRASE = re.compile(r"(?:^|\n)\s*####\s*(.+)|answer\s*(?:is|:|=)+\s*:?\s*(.+)", re.IGNORECASE)
+_PHRASE = re.compile(
+    r"(?:^|\n)(?:\s*####|(?:.*\b(?:the|my|final|correct)\s|\W*)answer\W{0,2}\s*(?:is|:|=)+\s*:?)\s*(.+)", re.IGNORECASE
+)
 
 
 def after_thinking(text: str) -> str | None:
@@ -44,9 +46,9 @@ def extract_answer(text: str, last_number: bool = False) -> str | None:
         return None
     if (start := max(final.rfind("\\boxed"), final.rfind("\\fbox"))) >= 0:
         return _boxed(final[start:])
-    if phrases := [first or second for first, second in _PHRASE.findall(final)]:
-        return _phrase(phrases[-1], last_number)
-    return _last_number(final) if last_number else None
+    phrases = _PHRASE.findall(final)
+    said = _phrase(phrases[-1], last_number) if phrases else None
+    return said or (_last_number(final) if last_number else None)
 
 
 def _boxed(text: str) -> str | None:
@@ -64,12 +66,12 @@ def _boxed(text: str) -> str | None:
 
 
 def _phrase(text: str, last_number: bool) -> str | None:
-    """The rest of the line after "the answer is": a number in it, if numbers are asked for."""
-    if last_number and (number := re.search(_NUMBER, text)):
-        return number.group()
+    """What the line after "the answer is" begins with: a number, if numbers are asked for; a formula; a text."""
+    if last_number and (number := re.match(rf"[\s*$\\(]*({_NUMBER})", text)):
+        return number[1]
     if formula := re.search(r"\$([^$]+)\$|\\\((.+?)\\\)", text):
         return (formula[1] or formula[2]).strip()
-    return text.strip(" *`\"'").rstrip(".,;").strip(" *`\"'") or None
+    return None if last_number else text.strip(" *`\"'").rstrip(".,;").strip(" *`\"'") or None
 
 
 def _last_number(text: str) -> str | None:

@@ -55,7 +55,9 @@ def _svamp(row: Row, index: int) -> Problem:
 
 
 def _aime(row: Row, index: int) -> Problem:
-    return Problem(f"aime/{row['id']}", row["problem"], str(int(row["answer"])))
+    """An answer has three digits, or is written with its unit."""
+    answer = str(row["answer"]).strip()
+    return Problem(f"aime/{row['id']}", row["problem"], str(int(answer)) if answer.isdigit() else answer)
 
 
 def _loader(
