@@ -1,6 +1,7 @@
 """Programs that want to do harm or to pass without working. Each is stopped by name."""
 
 import os
+import resource
 import shutil
 import socket
 import subprocess
@@ -256,6 +257,11 @@ def test_objects_of_the_program_can_be_handed_back_to_it():
     assert run_tests(program, Tests("assert f(P(3)) == 3\nassert P(3) != P(3)", ("P", "f"))).passed is True
 
 
+def test_generators_can_be_gone_through():
+    program = "def f(n):\n    for i in range(n): yield i"
+    assert run_tests(program, Tests("assert list(f(3)) == [0, 1, 2]\nassert f(3) != [0, 1, 2]", ("f",))).passed is True
+
+
 def test_tests_that_cannot_run_leave_the_program_ungraded():
     assert run_tests("def f(x): return x", Tests("assert f(", ("f",))).passed is None
     assert run_tests("def f(g): return g(1)", Tests("assert f(lambda x: x) == 1", ("f",))).passed is None
@@ -313,9 +319,14 @@ def test_it_also_works_for_an_unprivileged_user():
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.slow
 def test_ten_programs_a_second_on_two_cores():
+    """In CPU time, so that other work on the machine does not count: at most 2 / 10 of a second for each."""
+
+    def cpu_s() -> float:
+        used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+        return sum(u.ru_utime + u.ru_stime for u in used)
+
+    started = cpu_s()
     with ThreadPoolExecutor(2) as pool:
-        started = time.monotonic()
         assert all(pool.map(lambda i: passes("def f(x): return x * 2"), range(60)))
-    assert 60 / (time.monotonic() - started) >= 10
+    assert (cpu_s() - started) / 60 <= 0.2

@@ -6,6 +6,7 @@ Its replies are read one by one, so that a hang is seen; math-verify's own limit
 
 import json
 import logging
+import re
 import sys
 from typing import Any
 
@@ -23,8 +24,9 @@ def _parsed(text: str) -> list[object]:
 
 
 def _plain(text: str) -> str:
-    """Thousands separators that math-verify takes for products, and units of money, out of the way."""
-    return text.replace("\\,", "").replace("\\!", "").replace("\\$", "").replace("$", "").strip()
+    """What math-verify misreads, out of the way: thin spaces in numbers, dollars, a full stop, a unit in words."""
+    bare = re.sub(r"\\[,!]|\\?\$", "", text).strip().rstrip(".")
+    return re.sub(r"^([-+\d.,]+)(?:\s+[A-Za-z]{3,})+$", r"\1", bare)
 
 
 def _spelling(text: str) -> str:

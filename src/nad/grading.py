@@ -87,7 +87,7 @@ def letter(text: str, allowed: str) -> str | None:
     final = after_thinking(text)
     if final is None:
         return None
-    one = rf"[\s*(\[{{]*(?:\\text(?:bf)?{{)?[\s(]*([{allowed}])(?![A-Za-z0-9'])"
+    one = rf"[\s*(\[{{]*(?:(?i:option|choice)\s)?[\s*(]*(?:\\text(?:bf)?{{)?[\s(]*([{allowed}])(?![A-Za-z0-9'])"
     for pattern in (rf"\\boxed{{{one}", rf"(?i:answer|choice|option)(?:\*\*)?\s*(?i:is|:|=)+\s*:?(?:\*\*)?\s*\$?{one}"):
         if found := re.findall(pattern, final):
             return str(found[-1])
