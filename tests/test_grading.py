@@ -11,6 +11,7 @@ import pytest
 from benchmark_data import data_file
 
 from nad import grading
+from nad.errors import NadError
 from nad.grading import after_thinking, canonical, equivalent, extract_answer, letter
 from nad.tasks import load_task
 
@@ -185,6 +186,13 @@ def test_a_comparing_process_that_died_is_not_graded_and_the_next_one_is():
     process.wait()
     assert equivalent("1", "1.0") is None
     assert equivalent("1", "1.0") is True
+
+
+def test_a_missing_package_is_named_with_its_command(monkeypatch):
+    monkeypatch.setattr(grading, "find_spec", lambda name: None)
+    monkeypatch.setattr(grading, "_process", None)
+    with pytest.raises(NadError, match=r"pip install 'nad\[eval\]'"):
+        equivalent("1", "1")
 
 
 def test_grading_does_not_touch_the_signals_of_this_process():

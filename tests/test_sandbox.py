@@ -1,6 +1,8 @@
 """Programs that want to do harm or to pass without working. Each is stopped by name."""
 
+import io
 import os
+import pickle
 import resource
 import shutil
 import socket
@@ -8,12 +10,15 @@ import subprocess
 import sys
 import tempfile
 import time
+import types
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from nad import sandbox
+from nad import sandbox, sandbox_child
 from nad.errors import NadError
 from nad.sandbox import Limits, Tests, check_sandbox, run_inputs, run_tests
 
@@ -245,6 +250,30 @@ def test_each_input_is_a_fresh_run_of_a_script():
 )
 def test_plain_values_cross_unchanged(value):
     assert run_tests("def f(x): return x", Tests(f"assert f({value}) == {value}", ("f",))).passed is True
+
+
+SCALARS = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text() | st.binary()
+HASHABLE = st.recursive(SCALARS, lambda inner: st.tuples(inner, inner) | st.frozensets(inner), max_leaves=5)
+VALUES = st.recursive(
+    HASHABLE, lambda inner: st.lists(inner) | st.dictionaries(HASHABLE, inner) | st.sets(HASHABLE), max_leaves=10
+)
+
+
+def refuse(value: object) -> int:
+    raise AssertionError(f"{value!r} is plain")
+
+
+@given(VALUES)
+def test_any_plain_value_is_the_same_on_the_other_side(value):
+    data = sandbox_child.pack(value, refuse)
+    found = sandbox_child.Unpacker(io.BytesIO(data), refuse).load()
+    assert found == value and type(found) is type(value)
+
+
+@pytest.mark.parametrize("value", [os.system, eval, sandbox.Limits(), types.SimpleNamespace(), type])
+def test_a_pickle_that_names_anything_else_is_refused(value):
+    with pytest.raises(pickle.UnpicklingError, match="no plain type"):
+        sandbox_child.Unpacker(io.BytesIO(pickle.dumps(value)), refuse).load()
 
 
 def test_subclasses_cross_as_what_they_extend():

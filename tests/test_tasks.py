@@ -287,6 +287,8 @@ def test_humaneval_takes_whole_functions_and_the_rest_of_one(tmp_path):
     assert task.grade(problem, "    return 2 * x\n") is True
     assert task.grade(problem, "```python\ndef double(x):\n    return x * x\n```") is False
     assert task.grade(problem, "It is hard.") is False
+    future = "```python\nfrom __future__ import annotations\ndef double(x: Unknown):\n    return 2 * x\n```"
+    assert task.grade(problem, future) is True
     # A helper of the tests is the prompt's, whatever a program makes of it.
     cheat = "```python\ndef half(x):\n    return 3\ndef double(x):\n    return 4\n```"
     assert task.grade(problem, cheat) is False
