@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nad import cli_runs
 from nad.errors import NadError, UsageError
 from nad.options import (
     Activation,
@@ -159,6 +160,9 @@ def selectors() -> None:
         print(f"{name:<16} {(cls.__doc__ or '').splitlines()[0]}")
         for f in fields(cls):  # type: ignore[arg-type]
             print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
+
+
+cli_runs.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -53,7 +53,11 @@ def main() -> None:
         try:
             gold = question.get("gold")
             reply = _canonical(question["answer"]) if gold is None else _equal(gold, question["answer"])
-        except (Exception, TimeoutException, RecursionError):  # a grader that failed is "not graded", whatever it raised
+        except (
+            Exception,
+            TimeoutException,
+            RecursionError,
+        ):  # a grader that failed is "not graded", whatever it raised
             reply = None
         print(json.dumps(reply), flush=True)
 

@@ -104,7 +104,12 @@ def evaluate(
 
 
 def sample_problem(
-    engine: Engine, task: "Task", problem: "Problem", settings: Settings, spans: Spans, watch: Callable[[Progress], None]
+    engine: Engine,
+    task: "Task",
+    problem: "Problem",
+    settings: Settings,
+    spans: Spans,
+    watch: Callable[[Progress], None],
 ) -> ProblemRecord:
     """A problem's samples, not graded yet."""
     prompt = task.prompt(problem)
@@ -172,9 +177,7 @@ def _resumed(path: str, manifest: Manifest, report: Callable[[str], None]) -> Ru
     different = [_difference(name, old[name], new[name]) for name in old if old[name] != new[name]]
     refused = [text for name, text in different if name not in _NOT_SETTINGS]
     if refused:
-        raise UsageError(
-            f"{path} was recorded with other settings: {'; '.join(refused)}; use those, or another --out"
-        )
+        raise UsageError(f"{path} was recorded with other settings: {'; '.join(refused)}; use those, or another --out")
     for name, text in different:
         if name in ("versions", "hardware"):
             report(f"going on with other {text}")

@@ -5,6 +5,7 @@ import signal
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Protocol
 
@@ -35,9 +36,9 @@ def graded(task: "Task", problem: "Problem", record: ProblemRecord) -> ProblemRe
     def verdict(sample: GradedSample) -> GradedSample:
         finished = sample.completion.finish_reason is not None
         answer, correct = verdicts[sample.completion.text] if finished else (None, None)
-        return GradedSample(sample.completion, answer, correct, sample.seconds, sample.text_end)
+        return replace(sample, answer=answer, correct=correct)
 
-    return ProblemRecord(**{**vars(record), "samples": tuple(map(verdict, record.samples))})
+    return replace(record, samples=tuple(map(verdict, record.samples)))
 
 
 @contextmanager

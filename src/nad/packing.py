@@ -7,6 +7,8 @@ takes about 0.5 MB, and 0.9 MB with its peaks (docs/decisions/0015-run-format.md
 
 import io
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
@@ -135,6 +137,12 @@ def unpack(data: bytes) -> ProblemRecord:
     )
 
 
+def unpack_grades(file: BinaryIO) -> list[tuple[bool | None, str | None]]:
+    """Each sample's grade and finish reason."""
+    columns = pq.read_table(file, columns=["correct", "finish_reason"], use_threads=False).to_pydict()
+    return list(zip(columns["correct"], columns["finish_reason"], strict=True))
+
+
 def _values(column: pa.Array) -> list:
     """A column's values; those of a list column are arrays, or None."""
     if isinstance(column, pa.ChunkedArray):
@@ -143,7 +151,7 @@ def _values(column: pa.Array) -> list:
         return column.to_pylist()
     values, offsets = column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
     missing = column.is_null().to_numpy(zero_copy_only=False)
-    pieces = [values[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+    pieces = [values[a:b] for a, b in pairwise(offsets.tolist())]
     return [None if gone else piece for gone, piece in zip(missing, pieces, strict=True)]
 
 

@@ -20,13 +20,13 @@ from fsspec.implementations.local import LocalFileSystem
 
 from nad.activation import ActivationRule
 from nad.errors import NadError, UsageError
-from nad.packing import SCHEMA_VERSION, pack, unpack
+from nad.packing import SCHEMA_VERSION, pack, unpack, unpack_grades
 from nad.records import Manifest, ProblemRecord
 from nad.types import SamplingParams
 
 _DIGITS = 32
 """Hexadecimal digits of the sha256 in a part's name."""
-_PART_NAME = re.compile(r"\d{6,}-[0-9a-f]{%d}\.parquet" % _DIGITS)
+_PART_NAME = re.compile(rf"\d{{6,}}-[0-9a-f]{{{_DIGITS}}}\.parquet")
 PARTS, PENDING = "parts", "pending"
 
 
@@ -109,6 +109,14 @@ class RunStore:
                 "`nad eval --resume` does it again"
             )
         return record
+
+    def grades(self) -> list[tuple[bool | None, str | None]]:
+        """Every sample's grade and finish reason, without reading the rest of the parts."""
+        found = []
+        for name in self._names(PARTS).values():
+            with self._fs.open(self._join(PARTS, name), "rb") as file:
+                found += unpack_grades(file)
+        return found
 
     def write(self, index: int, record: ProblemRecord, folder: str = PARTS) -> None:
         """Store a problem; one that was graded is no longer pending."""

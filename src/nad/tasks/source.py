@@ -87,7 +87,9 @@ def _hub_rows(source: Source) -> Iterable[Row]:
     try:
         from datasets import load_dataset
     except ImportError:
-        raise NadError("hub data sets need the package datasets: pip install 'nad[eval]', or pass --data FILE") from None
+        raise NadError(
+            "hub data sets need the package datasets: pip install 'nad[eval]', or pass --data FILE"
+        ) from None
     try:
         if source.files:
             urls = [f"hf://datasets/{source.hub}/{name}" for name in source.files]
