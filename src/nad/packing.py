@@ -116,8 +116,7 @@ def _lists(name: str, arrays: Sequence[np.ndarray]) -> pa.Array:
 def unpack(data: bytes) -> ProblemRecord:
     """The record a part holds. Raises NadError when it is no part, or one of another schema version."""
     try:
-        # One thread: with more, each allocates from an arena of its own and the memory of large parts stays behind.
-        table = pq.read_table(pa.BufferReader(data), use_threads=False)
+        table = pq.read_table(pa.BufferReader(data))
     except pa.ArrowException as error:
         raise NadError(f"not a Parquet file ({str(error).splitlines()[0]})") from error
     version = (table.schema.metadata or {}).get(_VERSION_KEY, b"?").decode()
@@ -139,7 +138,7 @@ def unpack(data: bytes) -> ProblemRecord:
 
 def unpack_grades(file: Any) -> list[tuple[bool | None, str | None]]:
     """Each sample's grade and finish reason."""
-    columns = pq.read_table(file, columns=["correct", "finish_reason"], use_threads=False).to_pydict()
+    columns = pq.read_table(file, columns=["correct", "finish_reason"]).to_pydict()
     return list(zip(columns["correct"], columns["finish_reason"], strict=True))
 
 

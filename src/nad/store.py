@@ -10,6 +10,7 @@ import os
 import posixpath
 import re
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
@@ -74,8 +75,15 @@ class RunStore:
         return len(self._names(PARTS))
 
     def __iter__(self) -> Iterator[ProblemRecord]:
-        for index in sorted(self._names(PARTS)):
-            yield self.read(index)
+        with ThreadPoolExecutor(1) as ahead:  # the next part is read while the last one is worked on
+            reading = None
+            for index in self.graded():
+                begun = ahead.submit(self.read, index)
+                if reading is not None:
+                    yield reading.result()
+                reading = begun
+            if reading is not None:
+                yield reading.result()
 
     @property
     def local(self) -> bool:
