@@ -116,4 +116,5 @@ def test_the_examples_of_the_docs_run(
     if library == "polars":
         assert names["at_32"].collect()["activated"].to_list() == [1, 0]  # type: ignore[attr-defined]
     if library == "duckdb":
-        assert {row[:4] for row in names["votes"].fetchall()} == {("p0", "4", 1, True), ("p0", "5", 1, False)}  # type: ignore[attr-defined]
+        votes = {row[:4] for row in names["votes"].fetchall()}  # type: ignore[attr-defined]
+        assert votes == {("p0", "4", 1, True), ("p0", "5", 1, False)}

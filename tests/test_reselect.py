@@ -194,7 +194,8 @@ def test_the_table_for_people(stored: str, capsys: pytest.CaptureFixture[str]) -
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "planted, planted, 2 problems x 3 samples"
     assert "not applicable, needs full answers: cons at 1" in out
-    assert "AUROC minact 0.500, shortest 0.500" in out
+    # a: 2, 1 neurons against 1; b: 1 against 2 and 2
+    assert "stop 1: AUROC minact 0.625, shortest 0.500 (4 pairs in 2 problems)" in out
     assert err == ""
 
 

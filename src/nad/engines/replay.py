@@ -65,7 +65,7 @@ class ReplayEngine:
         raise UsageError("the recorded run has no such text; a replay has no tokenizer")
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of a recorded completion, or of neighbouring tokens of one."""
+        """The text of a recorded completion or of neighbouring tokens of one; of others one token after the other."""
         if not tokens:
             return ""
         wanted = np.asarray(tokens)
@@ -75,7 +75,9 @@ class ReplayEngine:
                 first = int(start - self._starts[number])
                 sample = self._samples[number]
                 return _text(sample, first + len(wanted))[len(_text(sample, first)) :]
-        raise UsageError("these tokens stand in no recorded completion; a replay has no tokenizer")
+        if len(tokens) > 1:
+            return "".join(self.decode([token]) for token in tokens)
+        raise UsageError(f"token {tokens[0]} stands in no recorded completion; a replay has no tokenizer")
 
     def sample(
         self,
