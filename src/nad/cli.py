@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nad import cli_tasks
+from nad import cli_runs, cli_tasks
 from nad.errors import NadError, UsageError
 from nad.options import (
     Activation,
@@ -47,7 +47,7 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def options(
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """Neuron-Agreement Decoding: the best of n answers, chosen by the neurons that wrote them."""
@@ -165,6 +165,7 @@ def selectors() -> None:
             print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
 
 
+cli_runs.register(app)
 cli_tasks.register(app)
 
 
