@@ -339,7 +339,8 @@ def test_a_reader_that_leaves_while_lines_are_printed(model: Path, tmp_path: Pat
     read, write = os.pipe()
     os.close(read)
     command = [sys.executable, *NAD, "score", str(lines), "--model", str(model)]
-    process = subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, text=True)
+    single = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stdout=write, stderr=subprocess.PIPE, text=True, env=single)
     os.close(write)
     _, err = process.communicate(timeout=120)
     assert (process.returncode, err) == (1, "")

@@ -47,6 +47,15 @@ def test_the_nucleus_is_the_smallest_set_that_reaches_top_p() -> None:
     assert set(draw(logits, uniform, top_p=0.81)) == {0, 1, 2}
 
 
+def test_edges_of_the_shares_belong_to_the_next_token_and_the_edge_of_the_nucleus_to_it() -> None:
+    """Halves and quarters are exact: a share is [low, high), and 0.5 alone reaches top_p = 0.5."""
+    logits = logits_of(0.25, 0.5, 0.125, 0.125)
+    uniform = torch.tensor([0.0, 0.5, 0.75], dtype=torch.float64)
+    assert draw(logits, uniform)[:2] == [1, 0]
+    assert draw(logits, uniform)[2] in (2, 3)
+    assert draw(logits, uniform, top_p=0.5) == [1, 1, 1]
+
+
 def test_samples_read_their_own_row() -> None:
     logits = torch.cat([logits_of(0.9, 0.1), logits_of(0.1, 0.9)])
     drawn = draw_tokens(logits, torch.tensor([1, 0, 1]), torch.zeros(3, dtype=torch.float64), 1.0, 1.0)
