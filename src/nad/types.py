@@ -85,7 +85,6 @@ class Group:
     computed_tokens: int
     sample_s: float = 0.0
     capture_s: float = 0.0
-    notes: tuple[str, ...] = ()
 
     @cached_property
     def prefixes(self) -> PrefixCurve:

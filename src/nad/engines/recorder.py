@@ -65,6 +65,7 @@ class ActivationRecorder:
         self._in_chunk = torch.zeros(shape, dtype=torch.bool, device=unembed.device) if count_chunks else None
         self._chunk_counts: list[Tensor] = []
         self._steps: list[Step] = []
+        self._held = 0
         self._of_chunk: list[_Activated] = []
         self._chunk_open = False
         self.seconds = 0.0
@@ -74,10 +75,10 @@ class ActivationRecorder:
         begin = time.perf_counter()
         self._steps.append(step)
         self._chunk_open = True
-        held = sum(gate.nbytes for s in self._steps for gate in s.gates)
+        self._held += sum(gate.nbytes for gate in step.gates)
         chunk_ends = (step.position + 1) % self._rule.chunk == 0
         counted = self._in_chunk is not None or self._rule.per == "chunk"
-        if held >= _GATE_BYTES or (counted and chunk_ends):
+        if self._held >= _GATE_BYTES or (counted and chunk_ends):
             self._flush()
         if counted and chunk_ends:
             self._end_chunk()
@@ -104,7 +105,7 @@ class ActivationRecorder:
         if not self._steps:
             return
         joined = _join(self._steps, self._activated())
-        self._steps = []
+        self._steps, self._held = [], 0
         if self._rule.per == "chunk":
             self._of_chunk.append(joined)
         else:
