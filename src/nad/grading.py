@@ -117,24 +117,33 @@ def _ask(question: dict[str, str]) -> object:
     with _lock:
         if _process is None:
             _process = _start()
+        answered = False
         try:
             assert _process.stdin and _process.stdout
             _process.stdin.write(json.dumps(question) + "\n")
             _process.stdin.flush()
             if select.select([_process.stdout], [], [], TIMEOUT_S)[0] and (line := _process.stdout.readline()):
+                answered = True
                 return json.loads(line)
         except BrokenPipeError:
-            pass
-        _stop()
+            return None
+        finally:
+            if not answered:  # also when interrupted: its reply would be taken for the next question's
+                _stop()
         return None
 
 
-def _start() -> "subprocess.Popen[str]":
+def require_math_verify() -> None:
+    """Raise NadError, with what to do, unless formulas can be compared: before a run, not in the midst of it."""
     if find_spec("math_verify") is None:
         raise NadError("grading mathematics needs the package math-verify: pip install 'nad[eval]'")
+
+
+def _start() -> "subprocess.Popen[str]":
+    require_math_verify()
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-m", "nad.equivalence"],
+        [sys.executable, "-P", "-m", "nad.equivalence"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

@@ -9,7 +9,7 @@ The paper names no prompt; this is the one the makers of Qwen and DeepSeek-R1 re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nad.grading import canonical, equivalent, extract_answer
+from nad.grading import canonical, equivalent, extract_answer, require_math_verify
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.source import Row, Source, load_problems, sha256
 
@@ -22,6 +22,9 @@ class MathTask:
     items: tuple[Problem, ...]
     last_number: bool = False
     votes: bool = True
+
+    def __post_init__(self) -> None:
+        require_math_verify()
 
     def problems(self) -> Sequence[Problem]:
         return self.items
