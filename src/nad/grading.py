@@ -20,8 +20,10 @@ from nad.errors import NadError
 TIMEOUT_S = 20.0
 """Longest wait for one comparison; its process is then replaced and the answer is not graded."""
 
-_NUMBER = r"[-+]?\$?\s?\d[\d,]*(?:\.\d+)?(?:/\d+)?"
-_PHRASE = re.compile(r"(?:^|\n)\s*####\s*(.+)|answer\s*(?:is|:|=)+\s*:?\s*(.+)", re.IGNORECASE)
+_NUMBER = r"[-+]?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
+_PHRASE = re.compile(
+    r"(?:^|\n)(?:\s*####|(?:.*\b(?:the|my|final|correct)\s|\W*)answer\W{0,2}\s*(?:is|:|=)+\s*:?)\s*(.+)", re.IGNORECASE
+)
 
 
 def after_thinking(text: str) -> str | None:
@@ -44,9 +46,9 @@ def extract_answer(text: str, last_number: bool = False) -> str | None:
         return None
     if (start := max(final.rfind("\\boxed"), final.rfind("\\fbox"))) >= 0:
         return _boxed(final[start:])
-    if phrases := [first or second for first, second in _PHRASE.findall(final)]:
-        return _phrase(phrases[-1], last_number)
-    return _last_number(final) if last_number else None
+    phrases = _PHRASE.findall(final)
+    said = _phrase(phrases[-1], last_number) if phrases else None
+    return said or (_last_number(final) if last_number else None)
 
 
 def _boxed(text: str) -> str | None:
@@ -64,12 +66,12 @@ def _boxed(text: str) -> str | None:
 
 
 def _phrase(text: str, last_number: bool) -> str | None:
-    """The rest of the line after "the answer is": a number in it, if numbers are asked for."""
-    if last_number and (number := re.search(_NUMBER, text)):
-        return number.group()
+    """What the line after "the answer is" begins with: a number, if numbers are asked for; a formula; a text."""
+    if last_number and (number := re.match(rf"[\s*$\\(]*({_NUMBER})", text)):
+        return number[1]
     if formula := re.search(r"\$([^$]+)\$|\\\((.+?)\\\)", text):
         return (formula[1] or formula[2]).strip()
-    return text.strip(" *`\"'").rstrip(".,;").strip(" *`\"'") or None
+    return None if last_number else text.strip(" *`\"'").rstrip(".,;").strip(" *`\"'") or None
 
 
 def _last_number(text: str) -> str | None:
@@ -85,7 +87,7 @@ def letter(text: str, allowed: str) -> str | None:
     final = after_thinking(text)
     if final is None:
         return None
-    one = rf"[\s*(\[{{]*(?:\\text(?:bf)?{{)?[\s(]*([{allowed}])(?![A-Za-z0-9'])"
+    one = rf"[\s*(\[{{]*(?:(?i:option|choice)\s)?[\s*(]*(?:\\text(?:bf)?{{)?[\s(]*([{allowed}])(?![A-Za-z0-9'])"
     for pattern in (rf"\\boxed{{{one}", rf"(?i:answer|choice|option)(?:\*\*)?\s*(?i:is|:|=)+\s*:?(?:\*\*)?\s*\$?{one}"):
         if found := re.findall(pattern, final):
             return str(found[-1])
@@ -115,24 +117,33 @@ def _ask(question: dict[str, str]) -> object:
     with _lock:
         if _process is None:
             _process = _start()
+        answered = False
         try:
             assert _process.stdin and _process.stdout
             _process.stdin.write(json.dumps(question) + "\n")
             _process.stdin.flush()
             if select.select([_process.stdout], [], [], TIMEOUT_S)[0] and (line := _process.stdout.readline()):
+                answered = True
                 return json.loads(line)
         except BrokenPipeError:
-            pass
-        _stop()
+            return None
+        finally:
+            if not answered:  # also when interrupted: its reply would be taken for the next question's
+                _stop()
         return None
 
 
-def _start() -> "subprocess.Popen[str]":
+def require_math_verify() -> None:
+    """Raise NadError, with what to do, unless formulas can be compared: before a run, not in the midst of it."""
     if find_spec("math_verify") is None:
         raise NadError("grading mathematics needs the package math-verify: pip install 'nad[eval]'")
+
+
+def _start() -> "subprocess.Popen[str]":
+    require_math_verify()
     path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
     process = subprocess.Popen(
-        [sys.executable, "-m", "nad.equivalence"],
+        [sys.executable, "-P", "-m", "nad.equivalence"],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,

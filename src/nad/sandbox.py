@@ -11,7 +11,8 @@ What it does not stop:
 - answers written down for the very calls the tests make, or a program that knows the benchmark by heart;
 - memory is limited per process: a program can take `processes` times `memory`;
 - time: a busy machine makes a slow program fail (the CPU limit is per process, the wall limit is for everything);
-- tests see copies: a program that changes its arguments in place does not change the tests' own values.
+- tests see copies: a program that changes its arguments in place does not change the tests' own values, and a result
+  that is no plain data (a Fraction, an array) equals nothing.
 With `unsafe` there is no bubblewrap: the limits and the judge stay, but the program runs as you, with your files and
 the network, and could find the judge and forge its verdict.
 Programs have the standard library of the Python that runs nad, and nothing else.

@@ -21,10 +21,11 @@ import struct
 import sys
 import time
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NoReturn
 
 PLAIN = (bool, int, float, complex, str, bytes, bytearray, list, tuple, dict, set, frozenset, range, type(None))
+ITERATE = "list(...)"  # no name a program could give
 CONTAINERS: tuple[Any, ...] = (list, tuple, set, frozenset)
 SCALARS: tuple[Any, ...] = (int, float, str, bytes)
 REBUILT = {t.__name__: t for t in PLAIN if t not in (bool, type(None))}
@@ -46,6 +47,11 @@ class Remote:
 
     def __call__(self, *args: object, **kwargs: object) -> object:
         return self._judge.call(self._index, args, kwargs)
+
+    def __iter__(self) -> Iterator[object]:
+        """What a generator or the like would give; `list` runs in the program."""
+        found = self._judge.call(ITERATE, (self,), {})
+        return iter(found if type(found) is list else [])
 
 
 class Packer(pickle.Pickler):
@@ -123,15 +129,22 @@ class Judge:
         self._deadline = time.monotonic() + limits["wall_s"]
 
     def call(self, target: int | str, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
-        send(self._channel, pack((target, args, kwargs), _index_of))
+        self._limit_time()
+        try:
+            send(self._channel, pack((target, args, kwargs), _index_of))
+        except OSError as error:
+            raise ProgramLost(f"the program does not listen: {error}") from None
         return self.reply()
 
-    def reply(self) -> object:
-        """The program's next reply; raises what the program raised, if that is a built-in exception."""
+    def _limit_time(self) -> None:
         left = self._deadline - time.monotonic()
         if left <= 0:
             raise ProgramLost("no time left")
         self._channel.settimeout(left)
+
+    def reply(self) -> object:
+        """The program's next reply; raises what the program raised, if that is a built-in exception."""
+        self._limit_time()
         try:
             data = receive(self._channel, self._limits["output"])
             outcome, value = Unpacker(io.BytesIO(data), lambda pid: Remote(self, pid)).load()
@@ -166,6 +179,8 @@ def serve(program: str, channel: socket.socket) -> NoReturn:
         return len(kept) - 1
 
     def work(target: int | str, args: tuple[object, ...], kwargs: dict[str, object]) -> object:
+        if target == ITERATE:
+            return list(args[0])  # type: ignore[call-overload]
         found: Any = module.__dict__[target] if isinstance(target, str) else kept[target]
         return found(*args, **kwargs)
 
@@ -226,11 +241,12 @@ def judge_tests(job: dict[str, Any]) -> dict[str, object]:
     judge = Judge(mine, limits)
     try:
         judge.reply()
+    except (Exception, ProgramLost) as error:
+        return {"passed": False, "reason": f"the program does not load: {type(error).__name__}: {error}"}
+    try:
         code = compile(tests["source"], "tests.py", "exec")
     except SyntaxError as error:
         return {"passed": None, "reason": f"the tests are no Python: {error}"}
-    except (Exception, ProgramLost) as error:
-        return {"passed": False, "reason": f"the program does not load: {type(error).__name__}: {error}"}
     try:
         names: dict[str, object] = {"__name__": "tests"}
         exec(tests["before"], names)
@@ -242,6 +258,7 @@ def judge_tests(job: dict[str, Any]) -> dict[str, object]:
         return {"passed": False, "reason": f"{type(error).__name__}: {error}"[:200]}
     finally:
         sweep(pid)
+        os.waitpid(pid, 0)
     return {"passed": True, "reason": ""}
 
 
@@ -275,17 +292,24 @@ def collect(pid: int, reading: int, limits: dict[str, int]) -> tuple[str, str]:
     """The output of one process, and why it failed; processes it left behind end with it."""
     data, reason = bytearray(), ""
     deadline = time.monotonic() + limits["wall_s"]
-    while not reason:
-        ready = select.select([reading], [], [], max(0.0, deadline - time.monotonic()))[0]
-        block = os.read(reading, 1 << 16) if ready else b""
-        if ready and not block:
-            break
-        data += block
-        reason = "no time left" if not ready else "more output than allowed" if len(data) > limits["output"] else ""
-    if reason:
-        sweep(pid)
-    status = os.waitpid(pid, 0)[1]
+    ended = os.pidfd_open(pid)
+    waiting = [reading, ended]
+    while waiting and not reason:
+        ready = select.select(waiting, [], [], max(0.0, deadline - time.monotonic()))[0]
+        reason = "" if ready else "no time left"
+        if ended in ready:
+            sweep(pid)  # what it left behind holds its output open
+            waiting.remove(ended)
+        if reading in ready:
+            block = os.read(reading, 1 << 16)
+            data += block
+            if not block:
+                waiting.remove(reading)
+            elif len(data) > limits["output"]:
+                reason = "more output than allowed"
     sweep(pid)
+    os.close(ended)
+    status = os.waitpid(pid, 0)[1]
     return data.decode(errors="replace"), reason or (f"exit status {status}" if status else "")
 
 

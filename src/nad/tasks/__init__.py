@@ -31,7 +31,7 @@ ABOUT: Mapping[str, str] = {
     "humaneval": "164 functions to complete (openai/openai_humaneval); programs run in bubblewrap",
     "mbpp": "500 short programs, the test problems (google-research-datasets/mbpp); programs run in bubblewrap",
     "mbpp_sanitized": "427 of them, checked by hand; programs run in bubblewrap",
-    "lcb_v5": "167 contest problems (livecodebench/code_generation_lite; --all: 880); programs run in bubblewrap",
+    "lcb_v5": "167 contest problems (livecodebench/code_generation_lite, 4.4 GB; --all: 880), run in bubblewrap",
 }
 
 

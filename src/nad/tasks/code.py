@@ -19,6 +19,7 @@ from nad.tasks.base import Options, Problem, Task
 from nad.tasks.source import Row, Source, load_problems, sha256
 
 _BLOCK = re.compile(r"```[ \t]*(?:python|py|python3|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
+_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 _HUMANEVAL = (
     "Complete the following Python function. Answer with the whole function, and what it needs, in one block of code "
     "that begins with ```python.\n\n```python\n{question}```"
@@ -60,7 +61,7 @@ class CodeTask:
     def run(self, problem: Problem, program: str) -> bool | None:
         """Whether a program passes. HumanEval's prompt comes before it, MBPP's `setup` (which may use it) after."""
         tests = Tests(str(problem.extra["tests"]), names(problem), str(problem.extra["before"]))
-        whole = f"{problem.extra['head']}\n{program}\n{problem.extra['setup']}"
+        whole = joined(str(problem.extra["head"]), program, str(problem.extra["setup"]))
         return run_tests(whole, tests, self.limits, self.unsafe).passed
 
 
@@ -83,6 +84,12 @@ def extract_code(text: str, names: Sequence[str] = ()) -> str | None:
         defining = [block for block in blocks if any(re.search(rf"\b(def|class) {n}\b", block) for n in names)]
         return str((defining or blocks)[-1])
     return final if final.strip() and (_is_python(final) or _is_python(f"def f():\n{final}")) else None
+
+
+def joined(*parts: str) -> str:
+    """One program of several parts; what Python wants first of all comes first."""
+    whole = "\n".join(parts)
+    return "\n".join([*_FUTURE.findall(whole), _FUTURE.sub("", whole)])
 
 
 def _is_python(text: str) -> bool:

@@ -23,7 +23,7 @@ from typing import Any
 from nad.errors import NadError
 from nad.sandbox import Limits, Tests, check_sandbox, run_inputs, run_tests
 from nad.tasks.base import Options, Problem, Task
-from nad.tasks.code import extract_code
+from nad.tasks.code import extract_code, joined
 from nad.tasks.source import Row, Source, check_size, read_rows, sha256
 
 FIRST, LAST = "2024-10-01", "2025-02-01"
@@ -111,11 +111,11 @@ class LiveCodeBench:
         entry = f"\ndef nad_solve(*arguments):\n    return Solution().{method}(*arguments)\n"
         values = [[[json.loads(a) for a in c["input"].split("\n") if a], json.loads(c["output"])] for c in cases]
         tests = Tests(_CASES.format(cases=json.dumps(values)), ("nad_solve",))
-        return run_tests(_PRELUDE + program + entry, tests, self.call_limits, self.unsafe).passed
+        return run_tests(joined(_PRELUDE, program, entry), tests, self.call_limits, self.unsafe).passed
 
     def _stdin(self, program: str, cases: Sequence[Mapping[str, str]]) -> bool | None:
         inputs = [case["input"] for case in cases]
-        outputs, verdict = run_inputs(_PRELUDE + program, inputs, self.stdin_limits, self.unsafe)
+        outputs, verdict = run_inputs(joined(_PRELUDE, program), inputs, self.stdin_limits, self.unsafe)
         if outputs is None:
             return verdict.passed
         return all(same_output(o, case["output"]) for o, case in zip(outputs, cases, strict=True))
@@ -167,8 +167,9 @@ def _numbers(line: str) -> list[Decimal] | None:
 
 
 def _problem(row: Row) -> Problem:
-    kept = ("starter_code", "public_test_cases", "private_test_cases", "metadata", "contest_date")
-    extra = {key: str(row[key]) for key in kept}
+    """The hub's date is a datetime or a text, as its reader takes it."""
+    kept = ("starter_code", "public_test_cases", "private_test_cases", "metadata")
+    extra = {**{key: str(row[key]) for key in kept}, "contest_date": str(row["contest_date"])[:10]}
     return Problem(row["question_id"], row["question_content"], None, extra)
 
 

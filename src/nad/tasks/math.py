@@ -9,7 +9,7 @@ The paper names no prompt; this is the one the makers of Qwen and DeepSeek-R1 re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nad.grading import canonical, equivalent, extract_answer
+from nad.grading import canonical, equivalent, extract_answer, require_math_verify
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.source import Row, Source, load_problems, sha256
 
@@ -22,6 +22,9 @@ class MathTask:
     items: tuple[Problem, ...]
     last_number: bool = False
     votes: bool = True
+
+    def __post_init__(self) -> None:
+        require_math_verify()
 
     def problems(self) -> Sequence[Problem]:
         return self.items
@@ -55,7 +58,9 @@ def _svamp(row: Row, index: int) -> Problem:
 
 
 def _aime(row: Row, index: int) -> Problem:
-    return Problem(f"aime/{row['id']}", row["problem"], str(int(row["answer"])))
+    """An answer has three digits, or is written with its unit."""
+    answer = str(row["answer"]).strip()
+    return Problem(f"aime/{row['id']}", row["problem"], str(int(answer)) if answer.isdigit() else answer)
 
 
 def _loader(

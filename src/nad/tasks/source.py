@@ -3,6 +3,7 @@
 import csv
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -29,7 +30,9 @@ class Source:
     files: tuple[str, ...] = ()
 
 
-def load_problems(name: str, source: Source, problem: Callable[[Row, int], Problem], options: Options) -> tuple:
+def load_problems(
+    name: str, source: Source, problem: Callable[[Row, int], Problem], options: Options
+) -> tuple[Problem, ...]:
     """The problems of a source, in its order. Raises UsageError for another form, NadError for another number."""
     if options.everything:
         raise UsageError(f"--all has no use for {name}; allowed: lcb_v5")
@@ -90,6 +93,7 @@ def _hub_rows(source: Source) -> Iterable[Row]:
         raise NadError(
             "hub data sets need the package datasets: pip install 'nad[eval]', or pass --data FILE"
         ) from None
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it tells of every attempt
     try:
         if source.files:
             urls = [f"hf://datasets/{source.hub}/{name}" for name in source.files]
