@@ -243,12 +243,12 @@ def test_recording_arithmetic_with_the_default_model_and_choosing_from_it(
     from nad.cli import main
 
     path = str(tmp_path / "run")
-    options = ["--task", "arithmetic_1", "--limit", "2", "-n", "3", "--max-tokens", "24", "--out", path]
+    options = ["--task", "arithmetic_1", "--limit", "2", "-n", "2", "--max-tokens", "8", "--out", path]
     assert main(["eval", *options]) == 0
-    assert "2 problems of arithmetic_1 x 3 samples" in capsys.readouterr().out
+    assert "2 problems of arithmetic_1 x 2 samples" in capsys.readouterr().out
     assert main(["eval", *options, "--resume"]) == 0
     capsys.readouterr()
-    assert main(["select", path, "--at", "8,none", "--csv"]) == 0
+    assert main(["select", path, "--at", "4,none", "--csv"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[0].startswith("method,stop,problems")
     assert {line.split(",")[0] for line in lines[1:]} >= {"avg", "pass", "knn", "knn@tokens", "cons"}
