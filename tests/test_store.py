@@ -85,10 +85,10 @@ def records(draw: st.DrawFn) -> ProblemRecord:
 
 # beartype, which checks the signatures of nad in the tests, draws which elements it looks at
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
-@given(records(), st.booleans())
+@given(records())
 @settings(max_examples=60, deadline=None)
-def test_what_is_packed_is_unpacked(problem: ProblemRecord, compact: bool) -> None:
-    assert same(unpack(pack(problem, compact)), problem)
+def test_what_is_packed_is_unpacked(problem: ProblemRecord) -> None:
+    assert same(unpack(pack(problem)), problem)
 
 
 def test_a_problem_is_one_row_a_sample_with_plain_columns(tmp_path: Path) -> None:

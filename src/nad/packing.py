@@ -60,22 +60,18 @@ _ENCODINGS = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in _DELTA} 
 }
 
 
-def pack(record: ProblemRecord, compact: bool = True) -> bytes:
-    """A Parquet file with one row a sample. Without `compact` it is larger and faster to write."""
+def pack(record: ProblemRecord) -> bytes:
+    """A Parquet file with one row a sample."""
     out = io.BytesIO()
-    table = pa.table(_columns(record), schema=SCHEMA)
-    if compact:
-        pq.write_table(
-            table,
-            out,
-            compression="zstd",
-            compression_level=1,
-            use_dictionary=_DICTIONARY,
-            column_encoding=_ENCODINGS,
-            write_statistics=False,
-        )
-    else:
-        pq.write_table(table, out, compression="none", use_dictionary=False, write_statistics=False)
+    pq.write_table(
+        pa.table(_columns(record), schema=SCHEMA),
+        out,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=_DICTIONARY,
+        column_encoding=_ENCODINGS,
+        write_statistics=False,
+    )
     return out.getvalue()
 
 

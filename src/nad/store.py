@@ -126,7 +126,7 @@ class RunStore:
 
     def write(self, index: int, record: ProblemRecord, folder: str = PARTS) -> None:
         """Store a problem; one that was graded is no longer pending."""
-        data = pack(record, compact=folder == PARTS)
+        data = pack(record)
         name = f"{index:06d}-{_digest(data)}.parquet"
         self._publish(posixpath.join(folder, name), data)
         if folder == PARTS:
