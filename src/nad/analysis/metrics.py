@@ -70,16 +70,20 @@ def _rest(problem: ProblemDigest, method: str, position: int | None) -> int:
     return 0 if position is None else max(0, winner - position)
 
 
-def bootstrap(values: Float[np.ndarray, "problems methods"], seed: int = 0) -> Float[np.ndarray, "draws methods"]:
-    """Means over resampled problems; one resample serves all columns, so their differences are paired.
-
-    nan values (not graded) are left out of their column; a draw that holds none but nan is nan.
-    """
+def resample_sums(
+    values: Float[np.ndarray, "problems columns"], seed: int = 0
+) -> Float[np.ndarray, "draws columns"]:
+    """Column sums over problems drawn with replacement; one draw serves all columns, so they stay paired."""
     problems = len(values)
     rng = np.random.default_rng(seed)
-    weights = rng.multinomial(problems, np.full(problems, 1 / problems), size=RESAMPLES).astype(float)
-    total = weights @ np.nan_to_num(values)
-    count = weights @ np.isfinite(values)
+    weights = rng.multinomial(problems, np.full(problems, 1 / problems), size=RESAMPLES)
+    return weights.astype(float) @ values
+
+
+def bootstrap(values: Float[np.ndarray, "problems methods"], seed: int = 0) -> Float[np.ndarray, "draws methods"]:
+    """Means over resampled problems; nan values (not graded) are left out, a draw of nothing else is nan."""
+    total = resample_sums(np.nan_to_num(values), seed)
+    count = resample_sums(np.isfinite(values).astype(float), seed)
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 

@@ -146,7 +146,7 @@ def _crowd_problem(number: int, n: int, tokens: int, rng: np.random.Generator) -
     return planted_problem(f"planted/{number}", samples)
 
 
-_WORDS = np.array("the of a planted sum is so we have then five seven two x y equals therefore add take if".split())
+_WORDS = np.array(["planted", "sum", "is", "so", "we", "have", "then", "five", "two", "x", "equals", "therefore", "if"])
 
 
 def without(run: MemoryRun, *, grades: bool = False, signals: bool = False, peaks: bool = False) -> MemoryRun:

@@ -10,7 +10,7 @@ MODELS: Mapping[str, str] = {
     "qwen3-4b-instruct-2507": "Qwen3-4B-Instruct",
     "qwen3-4b-instruct-0527": "Qwen3-4B-Instruct",
 }
-"""The last part of a hub id, in small letters, and the paper's short name. The paper writes 0527 where the hub has 2507."""
+"""The last part of a hub id, in small letters, and the paper's short name."""
 
 COLUMNS: Mapping[str, tuple[str, ...]] = {
     "AIME24+25": ("aime24", "aime25"),
@@ -28,9 +28,9 @@ PROBLEMS: Mapping[str, int] = {"AIME24+25": 60, "GPQA": 198, "HumanEval": 164, "
 
 _NAMES = "The paper names Qwen3-4B-Thinking-0527 and -Instruct-0527; the published models are called -2507."
 _AVG_ON_CODE = (
-    "The paper's Avg@64 on code differs between its Tables 1 and 3 (Qwen3-4B-Think: HumanEval 96.0 and 97.0, LCBv5 61.9 "
-    "and 58.7, MBPP 84.6 and 85.6; R1-Qwen3-8B: LCBv5 58.5 and 61.1, MBPP 83.7 and 84.6; Qwen3-4B-Instruct: HumanEval "
-    "90.8 and 89.6, LCBv5 34.1 and 31.1, MBPP 75.4 and 74.9), though it does not depend on early stopping."
+    "The paper's Avg@64 on code differs between its Tables 1 and 3 (Qwen3-4B-Think: HumanEval 96.0 and 97.0, LCBv5 "
+    "61.9 and 58.7, MBPP 84.6 and 85.6; R1-Qwen3-8B: LCBv5 58.5 and 61.1, MBPP 83.7 and 84.6; Qwen3-4B-Instruct: "
+    "HumanEval 90.8 and 89.6, LCBv5 34.1 and 31.1, MBPP 75.4 and 74.9), though it does not depend on early stopping."
 )
 NOTES: Mapping[int, tuple[str, ...]] = {
     1: (_NAMES, _AVG_ON_CODE, "The paper's 83.4 is no share of its 60 problems of AIME24+25 (50 are 83.3)."),

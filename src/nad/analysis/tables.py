@@ -231,14 +231,14 @@ def _notes(number: int, rows: Sequence[Row]) -> list[str]:
         notes.append("The Text rows are a control: the same selectors on the sets of tokens instead of neurons.")
     if any(cell.tokens is not None for cell in cells):
         notes.append(
-            "Tokens are counted as in the paper: n prefixes and the winner's rest, shared prefixes once for each sample."
+            "Tokens as the paper counts them: n prefixes and the winner's rest, shared prefixes once for each sample."
         )
     if any(np.isnan(cell.accuracy.low) for cell in cells):
         notes.append("No interval stands where a task has fewer than two graded problems.")
     worst = max(cell.not_graded for cell in cells)
     if worst:
         notes.append(
-            f"Up to {worst} problems of a cell were not graded; they are left out of it, not counted as wrong."
+            f"Up to {worst} problems of a cell were not graded: left out of it, not counted as wrong."
         )
     if any(cell.paper for cell in cells):
         notes += ["The paper's values stand behind ours; its n is 64.", *_subsets(rows), *NOTES[number]]
