@@ -61,8 +61,8 @@ def figure_2(run: RunDigest) -> Drawn:
             told.append(f"{label.partition(' ')[0]} r = {r:.3f}{_r_interval(run, column)}, {_p_value(p)}")
     drawn = "" if len(shown) == len(chunks) else f", {len(shown):,} of them drawn"
     caption = (
-        f"Each point is a whole chunk of {CHUNK} tokens; {len(chunks):,} chunks{drawn}. Pearson: {'; '.join(told)}. The "
-        "p-value takes chunks for independent, which those of one answer are not; the interval resamples problems. "
+        f"Each point is a whole chunk of {CHUNK} tokens; {len(chunks):,} chunks{drawn}. Pearson: {'; '.join(told)}. "
+        "The p-value takes chunks for independent, which those of one answer are not; the interval resamples problems. "
     )
     data = {"chunk_neurons": neurons, "mean_entropy": entropy, "mean_self_certainty": certainty}
     title = "Fig. 2: neurons of a chunk against self-certainty and entropy"
@@ -144,13 +144,15 @@ def _example(run: RunDigest) -> ProblemDigest:
 def embedded(problem: ProblemDigest) -> Float[np.ndarray, "n 2"]:
     """t-SNE of the samples on the distances 1 - S of their full answers; two samples lie side by side."""
     from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
 
     if problem.n == 2:
         return np.array([[0.0, 0.0], [1.0, 0.0]])
     distance = np.clip(1 - problem.similarity[-1].astype(float), 0, None)
     perplexity = min(30.0, (problem.n - 1) / 3)
     tsne = TSNE(metric="precomputed", init="random", perplexity=perplexity, random_state=_TSNE_SEED)
-    return tsne.fit_transform(distance).astype(float)
+    with threadpool_limits(1):  # so few points gain nothing from threads, and lose much on a busy machine
+        return tsne.fit_transform(distance).astype(float)
 
 
 def _placed(problem: ProblemDigest) -> str:
@@ -259,9 +261,9 @@ def figure_6(runs: Sequence[RunDigest]) -> Drawn:
         for offset, (selector, label, colour) in enumerate(
             (("minact", "MinAct", CORRECT), ("maxact", "MaxAct", INCORRECT))
         ):
-            found = [metrics.over_problems(r.problems, lambda p, s=selector: metrics.accuracy(p, s, None)) for r in runs]
+            found = [_at(run, selector, None)[:3] for run in runs]
             place = np.arange(len(runs)) + 0.36 * (offset - 0.5)
-            values = np.array([[100 * x for x in (e.value, e.low, e.high)] for e in found])
+            values = 100 * np.array(found)
             errors = np.abs(values[:, 1:].T - values[:, 0])
             bar = {"hatch": "//", "alpha": 0.75} if offset else {}
             axis.bar(
@@ -316,8 +318,8 @@ def figure_7(run: RunDigest) -> Drawn:
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2)
     caption = (
-        "Each sample keeps the k neurons with its largest peak scores. Above: neurons kept, AUROC that a correct sample "
-        "keeps fewer (0.5: no separation; a k below every set's size keeps the same of all). Below: mean agreement "
+        "Each sample keeps the k neurons with its largest peak scores. Above: neurons kept, AUROC that a correct "
+        "sample keeps fewer (0.5: no separation; a k below every set's size keeps the same of all). Below: mean agreement "
         f"with the other samples on them, AUROC that a correct sample agrees more. {settings(run)}"
     )
     title = "Fig. 7: sequence-level top-k against none"
@@ -359,7 +361,7 @@ def figure_8(run: RunDigest) -> Drawn:
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     caption = (
         f"The last position is the longest answer ({positions[-1]:,} tokens); the black lines are all {run.manifest.n} "
-        f"full answers: accuracy {_percent(average)}, {full:,} tokens. 95 % intervals of each point are in the CSV file; "
+        f"full answers: accuracy {_percent(average)}, {full:,} tokens. Each point's 95 % interval is in the CSV file; "
         f"kNN at {CHUNK}: {_percent(metrics.Estimate(*(x / 100 for x in _first(data))))}. Tokens as the paper counts "
         f"them: n prefixes and the winner's rest. {settings(run)}"
     )
@@ -382,7 +384,8 @@ def _ticks(positions: Sequence[int]) -> list[int]:
     return [*inner[:: -(-len(inner) // 5)], positions[-1]] if inner else [positions[-1]]
 
 
-def _at(run: RunDigest, selector: str, position: int) -> tuple[float, ...]:
+def _at(run: RunDigest, selector: str, position: int | None) -> tuple[float, ...]:
+    """Accuracy with the ends of its interval, tokens as the paper counts them, and computed tokens."""
     accuracy = metrics.over_problems(run.problems, lambda p: metrics.accuracy(p, selector, position))
     tokens = sum(metrics.stopped_tokens(p, selector, position) for p in run.problems)
     computed = sum(metrics.computed_tokens(p, selector, position) for p in run.problems)

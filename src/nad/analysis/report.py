@@ -121,7 +121,7 @@ def _table(table: Table) -> str:
 def _figure(drawn: Drawn) -> str:
     picture = base64.b64encode(png(drawn)).decode()
     title, caption = html.escape(drawn.title), html.escape(drawn.caption)
-    image = f'<img src="data:image/png;base64,{picture}" alt="{title}" loading="lazy">'
+    image = f'<img src="data:image/png;base64,{picture}" alt="{title}" decoding="async">'
     return f"<figure>{image}<figcaption><strong>{title}.</strong> {caption}</figcaption></figure>"
 
 

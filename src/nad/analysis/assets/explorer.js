@@ -108,7 +108,9 @@
       if (names.length) group.append(make("circle", { class: "chosen", r: 10 }));
       return group;
     });
-    $("map").replaceChildren(...points);
+    const rank = (i) => (i === state.sample ? 2 : winners.has(i) ? 1 : 0); // what is named lies on top
+    const layers = Array.from(points.keys()).sort((a, b) => rank(a) - rank(b));
+    $("map").replaceChildren(...layers.map((i) => points[i]));
     if (held) points[state.sample].focus({ preventScroll: true });
   }
 
@@ -146,7 +148,7 @@
   function drawSizes() {
     const { n, order, sizes, chosen } = state.problem;
     const now = sizes[state.stop];
-    const top = Math.max(...sizes[sizes.length - 1]);
+    const top = Math.max(...now);
     const width = 400 / n;
     const colour = colours();
     $("sizes").replaceChildren(...order.map((i, column) => {
@@ -157,7 +159,7 @@
       return bar;
     }));
     const fewest = chosen.minact[state.stop];
-    $("sizes-text").textContent = `${count(Math.min(...now))} (sample ${fewest}) to ${count(Math.max(...now))}; the full height is ${count(top)}, the most of a full answer.`;
+    $("sizes-text").textContent = `${count(Math.min(...now))} (sample ${fewest}) to ${count(top)}, which is the full height; up to ${count(Math.max(...sizes[sizes.length - 1]))} in full answers. The same order as above.`;
   }
 
   function drawChoices() {
