@@ -37,6 +37,7 @@ _HOME = {
 }
 
 __all__ = [
+    "SELECTORS",
     "ActivationRule",
     "ActivationSet",
     "At",
@@ -50,7 +51,6 @@ __all__ = [
     "Never",
     "Request",
     "Result",
-    "SELECTORS",
     "SamplingParams",
     "Selection",
     "Signals",

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from nad import cli_runs
 from nad.errors import NadError, UsageError
 from nad.options import (
     Activation,
@@ -25,13 +26,29 @@ from nad.options import (
 
 app = typer.Typer(
     name="nad",
-    help="Neuron-Agreement Decoding: the best of n answers, chosen by the neurons that wrote them.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Errors are one line; --debug adds the traceback. Exit codes: 0; 1 the work failed; 2 the call was wrong.",
 )
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"nad {version('nad')}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Neuron-Agreement Decoding: the best of n answers, chosen by the neurons that wrote them."""
 
 
 @app.command()
@@ -145,11 +162,16 @@ def selectors() -> None:
             print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
 
 
+cli_runs.register(app)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; every failure becomes one line and an exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     debug = "--debug" in arguments
     arguments = [a for a in arguments if a != "--debug"]
+    # The libraries' own progress bars go to standard error whether it is a terminal or not; ours do not.
+    os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         return app(arguments, prog_name="nad", standalone_mode=False) or 0

@@ -13,7 +13,11 @@ from nad.types import Completion, Group, SamplingParams
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run was made with. `neurons` is layers x neurons of a layer; `data_sha256` names the problems."""
+    """What a run was made with. `neurons` is layers x neurons of a layer; `data_sha256` names the problems.
+
+    `votes` is whether the task's answers can be compared; each problem was sampled with a seed of its own, made from
+    `params.seed` and its id.
+    """
 
     model: str
     engine: str
@@ -33,6 +37,10 @@ class Manifest:
     hardware: str = ""
     created: str = ""
     command: str = ""
+    votes: bool = True
+    system: str | None = None
+    raw: bool = False
+    consistency: bool = False
 
 
 @dataclass(frozen=True)
@@ -40,23 +48,31 @@ class GradedSample:
     """One completion and its grade.
 
     `answer` is what it votes for (None: no answer could be extracted, or the task has none); `correct` is None when
-    it was not graded, which is not the same as wrong. `seconds` is its share of the group's time.
+    it was not graded, which is not the same as wrong. `seconds` is its share of the group's time. `text_end[t]` is the
+    number of characters of the text that stand after token t, so that the text of every prefix is known.
     """
 
     completion: Completion
     answer: str | None
     correct: bool | None
     seconds: float
+    text_end: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ProblemRecord:
-    """All samples of one problem."""
+    """All samples of one problem. `seed` is what they were drawn with.
+
+    `consistent` is the sample the model itself called the most consistent (universal self-consistency), when asked.
+    """
 
     problem: str
     prompt_tokens: tuple[int, ...]
     samples: tuple[GradedSample, ...]
     computed_tokens: int
+    prompt: str = ""
+    seed: int | None = None
+    consistent: int | None = None
 
     @property
     def group(self) -> Group:

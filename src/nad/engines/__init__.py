@@ -10,7 +10,10 @@ from nad.errors import UsageError
 from nad.stopping import StopRule
 from nad.types import Completion, Group, Message, SamplingParams
 
-ENGINES: Mapping[str, str] = {"transformers": "nad.engines.transformers:load_transformers"}
+ENGINES: Mapping[str, str] = {
+    "transformers": "nad.engines.transformers:load_transformers",
+    "replay": "nad.engines.replay:load_replay",
+}
 """Engine names and what loads them; entry points of the group `nad.engines` add to it."""
 
 
@@ -23,6 +26,26 @@ class Engine(Protocol):
     @property
     def name(self) -> str:
         """The model, as results report it."""
+
+    @property
+    def kind(self) -> str:
+        """The engine's name in ENGINES."""
+
+    @property
+    def revision(self) -> str | None:
+        """Which version of the model it is, where its source says so."""
+
+    @property
+    def dtype(self) -> str:
+        """What it computes in, as `--dtype` names it."""
+
+    @property
+    def layers(self) -> int:
+        """Number of layers with neurons."""
+
+    @property
+    def neurons(self) -> int:
+        """Number of neurons of all layers."""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import psutil
 import torch
+from huggingface_hub.utils import logging as hub_logging
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
@@ -22,6 +23,7 @@ def load(
     """The model's name, the model in evaluation mode on its device, and its tokenizer."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
     place, precision = choose_device(device), dtype
     kind = choose_dtype(precision, place)
     files = locate(name, _unpack, report)
@@ -115,4 +117,8 @@ def _reason(files: ModelFiles, error: Exception) -> str:
         return f"the GGUF file is damaged, cut short or of an unknown kind ({text[:200]}); download it again"
     if files.path != files.name or Path(files.path).is_dir():
         return f"its files are damaged or incomplete ({text[:200]}); download them again"
-    return f"no such model on the hub, or no network ({text[:200]}); check the name, or pass a folder or a .gguf file"
+    if "connect" in text:
+        return (
+            "the hub cannot be reached and the model is not in its cache; check the network, or pass a folder or .gguf"
+        )
+    return f"{text[:200]}; check the name on the hub, or pass a folder or a .gguf file"

@@ -35,6 +35,8 @@ class TransformersEngine:
     With `share_prefixes` samples with the same tokens are computed once; without, each on its own (for tests).
     """
 
+    kind = "transformers"
+
     def __init__(
         self,
         model: PreTrainedModel,
@@ -45,7 +47,9 @@ class TransformersEngine:
         config = model.config.get_text_config()
         self._model, self._tokenizer, self.name = model, tokenizer, name
         self._share_prefixes = share_prefixes
-        self._layers = config.num_hidden_layers
+        self.layers = self._layers = config.num_hidden_layers
+        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.revision: str | None = getattr(config, "_commit_hash", None)
         self._ffns = find_gated_ffns(model, self._layers)
         pack_linears(model)
         self._unembed = model.get_output_embeddings().weight.detach()

@@ -1,0 +1,164 @@
+"""From a text to its answer, and whether two answers are the same.
+
+Formulas are compared by math-verify in a process of its own (equivalence.py): it may hang on a hostile formula, and
+its own time limit is a signal, which works in a main thread only. So everything here may be called from any thread.
+"""
+
+import atexit
+import json
+import os
+import re
+import select
+import subprocess
+import sys
+import threading
+from importlib.util import find_spec
+from pathlib import Path
+
+from nad.errors import NadError
+
+TIMEOUT_S = 20.0
+"""Longest wait for one comparison; its process is then replaced and the answer is not graded."""
+
+_NUMBER = r"[-+]?\$?\s?\d[\d,]*(?:\.\d+)?(?:/\d+)?"
+_PHRASE = re.compile(r"(?:^|\n)\s*####\s*(.+)|answer\s*(?:is|:|=)+\s*:?\s*(.+)", re.IGNORECASE)
+
+
+def after_thinking(text: str) -> str | None:
+    """What follows a reasoning model's thinking block; None for a block that never closes.
+
+    A template may open the block in the prompt, so a closing tag alone ends one as well. A text that was cut inside
+    such a block shows neither tag: who prompted it puts `<think>` before it.
+    """
+    before, closed, rest = text.rpartition("</think>")
+    return None if "<think>" in rest else rest
+
+
+def extract_answer(text: str, last_number: bool = False) -> str | None:
+    """The answer a text ends with, as it is written; None if it has none.
+
+    In this order: the last \\boxed{...}; the last `#### x` or "the answer is x"; with `last_number`, the last number.
+    """
+    final = after_thinking(text)
+    if final is None:
+        return None
+    if (start := max(final.rfind("\\boxed"), final.rfind("\\fbox"))) >= 0:
+        return _boxed(final[start:])
+    if phrases := [first or second for first, second in _PHRASE.findall(final)]:
+        return _phrase(phrases[-1], last_number)
+    return _last_number(final) if last_number else None
+
+
+def _boxed(text: str) -> str | None:
+    """The content of the box a text begins with; None for an empty box or one that never closes."""
+    after = text.split("boxed" if text.startswith("\\boxed") else "fbox", 1)[1].lstrip()
+    if not after.startswith("{"):
+        return after.split()[0].rstrip(".,$") if after.split() else None
+    depth = 0
+    for position, character in enumerate(after):
+        escaped = position > 0 and after[position - 1] == "\\"
+        depth += 0 if escaped else {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return after[1:position].strip() or None
+    return None
+
+
+def _phrase(text: str, last_number: bool) -> str | None:
+    """The rest of the line after "the answer is": a number in it, if numbers are asked for."""
+    if last_number and (number := re.search(_NUMBER, text)):
+        return number.group()
+    if formula := re.search(r"\$([^$]+)\$|\\\((.+?)\\\)", text):
+        return (formula[1] or formula[2]).strip()
+    return text.strip(" *`\"'").rstrip(".,;").strip(" *`\"'") or None
+
+
+def _last_number(text: str) -> str | None:
+    numbers = re.findall(_NUMBER, text)
+    return numbers[-1] if numbers else None
+
+
+def letter(text: str, allowed: str) -> str | None:
+    """The letter a text chooses; None if it names none of `allowed`.
+
+    In this order: the last \\boxed{L}; the last "answer: L" or "answer is L"; a text that is nothing but a letter.
+    """
+    final = after_thinking(text)
+    if final is None:
+        return None
+    one = rf"[\s*(\[{{]*(?:\\text(?:bf)?{{)?[\s(]*([{allowed}])(?![A-Za-z0-9'])"
+    for pattern in (rf"\\boxed{{{one}", rf"(?i:answer|choice|option)(?:\*\*)?\s*(?i:is|:|=)+\s*:?(?:\*\*)?\s*\$?{one}"):
+        if found := re.findall(pattern, final):
+            return str(found[-1])
+    alone = re.fullmatch(rf"\W*([{allowed}])\W*", final)
+    return alone[1] if alone else None
+
+
+def equivalent(gold: str, answer: str) -> bool | None:
+    """Whether an answer equals the right one as mathematics; None if that could not be decided."""
+    result = _ask({"gold": gold, "answer": answer})
+    return None if result is None else bool(result)
+
+
+def canonical(answer: str) -> str:
+    """One spelling for all answers that are equal; the answer itself where the comparison fails."""
+    result = _ask({"answer": answer})
+    return answer if result is None else str(result)
+
+
+_lock = threading.Lock()
+_process: subprocess.Popen[str] | None = None
+
+
+def _ask(question: dict[str, str]) -> object:
+    """The comparing process's reply; None if it failed, died or took too long."""
+    global _process
+    with _lock:
+        if _process is None:
+            _process = _start()
+        try:
+            assert _process.stdin and _process.stdout
+            _process.stdin.write(json.dumps(question) + "\n")
+            _process.stdin.flush()
+            if select.select([_process.stdout], [], [], TIMEOUT_S)[0] and (line := _process.stdout.readline()):
+                return json.loads(line)
+        except BrokenPipeError:
+            pass
+        _stop()
+        return None
+
+
+def _start() -> "subprocess.Popen[str]":
+    if find_spec("math_verify") is None:
+        raise NadError("grading mathematics needs the package math-verify: pip install 'nad[eval]'")
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH"))))
+    process = subprocess.Popen(
+        [sys.executable, "-m", "nad.equivalence"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,  # Ctrl-C is for the run to handle: it grades what it has, then stops
+    )
+    assert process.stdout
+    if process.stdout.readline() != "ready\n":
+        process.kill()
+        raise NadError("the process that compares formulas does not start; run python -m nad.equivalence to see why")
+    return process
+
+
+def _stop() -> None:
+    global _process
+    if _process is not None:
+        _process.kill()
+        _process.wait()
+        for pipe in (_process.stdin, _process.stdout):
+            if pipe:
+                try:
+                    pipe.close()
+                except BrokenPipeError:
+                    continue
+    _process = None
+
+
+atexit.register(_stop)
