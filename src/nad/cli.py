@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nad import cli_runs
+from nad import cli_analysis, cli_runs
 from nad.errors import NadError, UsageError
 from nad.options import (
     Activation,
@@ -163,6 +163,7 @@ def selectors() -> None:
 
 
 cli_runs.register(app)
+cli_analysis.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

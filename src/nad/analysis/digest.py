@@ -1,6 +1,6 @@
 """What tables, figures and the report need of a run, read in one pass: small enough to keep for every problem."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -13,9 +13,10 @@ from nad.errors import NadError
 from nad.records import GradedSample, Manifest, ProblemRecord, Run
 from nad.selectors import SELECTORS, Consensus
 from nad.stopping import CHUNK
+from nad.text_agreement import token_sets
 
-TEXT_SELECTORS = ("knn", "medoid", "dbscan")
-"""The control: these selectors also see the agreement of plain token sets, under the names text-knn, ..."""
+ON_TEXT = ("knn", "medoid", "dbscan")
+"""The control: these selectors also see the agreement of plain token sets, under the names knn@tokens, ..."""
 STRONGEST = (2_000, 20_000, 200_000)
 """The sequence-level top-k of Fig. 7; the whole set stands beside them."""
 
@@ -25,14 +26,17 @@ class ProblemDigest:
     """One problem's samples at its stop positions: 32, 64, 128, ... and, last, its longest sample.
 
     `correct` is 1, 0 or nan (not graded); `entropy` is each sample's mean in nats, nan without signals; `chosen` maps a
-    selector to the sample it picks at each position; `growth` holds each sample's unique neurons at the end of each
+    selector to the sample it picks at each position; `text_end` is how many characters of a text stand there, None when
+    that is not recorded; `growth` holds each sample's unique neurons at the end of each
     chunk; `chunks` holds unique neurons, mean entropy and mean self-certainty of each whole chunk; `strongest` is each
     sample's mean agreement with the others on its k strongest neurons, a row for each k of STRONGEST, None without
     peaks.
     """
 
     problem: str
+    prompt: str
     texts: tuple[str, ...]
+    text_end: Int[np.ndarray, "p n"] | None
     answers: tuple[str | None, ...]
     lengths: Int[np.ndarray, " n"]
     correct: Float[np.ndarray, " n"]
@@ -82,9 +86,13 @@ def _doubling(longest: int) -> list[int]:
     return positions[:-1]
 
 
-def digest(run: Run, characters: int = 0) -> RunDigest:
+def digest(run: Run, characters: int = 0, watch: Callable[[str], None] = lambda text: None) -> RunDigest:
     """Read a run once. Each text is kept up to `characters`, its middle left out when it is longer."""
-    problems = tuple(digest_problem(record, characters) for record in run)
+    found = []
+    for number, record in enumerate(run, 1):
+        watch(f"reading {run.manifest.task}, {run.manifest.model}: problem {number} of {len(run)}")
+        found.append(digest_problem(record, characters))
+    problems = tuple(found)
     if not problems:
         raise NadError(f"the run of {run.manifest.task} holds no problems yet; record some with nad eval")
     return RunDigest(run.manifest, problems)
@@ -102,6 +110,8 @@ def digest_problem(record: ProblemRecord, characters: int = 0) -> ProblemDigest:
     prefixes = record.group.prefixes
     return ProblemDigest(
         problem=record.problem,
+        prompt=shortened(record.prompt, characters),
+        text_end=_text_ends(record.samples, positions),
         texts=tuple(shortened(c.text, characters) for c in completions),
         answers=tuple(s.answer for s in record.samples),
         lengths=lengths,
@@ -110,7 +120,7 @@ def digest_problem(record: ProblemRecord, characters: int = 0) -> ProblemDigest:
         positions=positions,
         sizes=sizes,
         similarity=similarity.astype(np.float32),
-        chosen=_choices(similarity, sizes, [text_set(c.tokens) for c in completions], positions),
+        chosen=_choices(similarity, sizes, token_sets([c.tokens for c in completions]), positions),
         distinct=prefixes.distinct[positions - 1],
         computed=prefixes.computed[positions - 1],
         growth=tuple(np.append(g[CHUNK - 1 :: CHUNK], g[-1:] if len(g) % CHUNK else []).astype(int) for g in growth),
@@ -128,12 +138,6 @@ def shortened(text: str, characters: int) -> str:
     return text[:head] + note + text[len(text) - tail :] if characters else ""
 
 
-def text_set(tokens: Iterable[int]) -> ActivationSet:
-    """The tokens of a text as a set, each with its first place: text agreement is Eq. 4 on these."""
-    token, first = np.unique(np.asarray(tokens, dtype=np.uint32), return_index=True)
-    return ActivationSet(token, first.astype(np.uint32), np.zeros(len(token), dtype=np.float16))
-
-
 def _choices(
     similarity: Float[np.ndarray, "p n n"],
     sizes: Int[np.ndarray, "p n"],
@@ -144,7 +148,7 @@ def _choices(
     seen = [Consensus(s, size) for s, size in zip(similarity, sizes, strict=True)]
     read = [Consensus(s, size) for s, size in zip(agreement, sizes, strict=True)]
     chosen = {name: [cls().choose(c).index for c in seen] for name, cls in SELECTORS.items()}
-    chosen |= {f"text-{name}": [SELECTORS[name]().choose(c).index for c in read] for name in TEXT_SELECTORS}
+    chosen |= {f"{name}@tokens": [SELECTORS[name]().choose(c).index for c in read] for name in ON_TEXT}
     return {name: np.array(indices) for name, indices in chosen.items()}
 
 
@@ -158,6 +162,13 @@ def _chunks(samples: Iterable[GradedSample]) -> Float32[np.ndarray, "c 3"]:
         means = [x[: whole * CHUNK].reshape(-1, CHUNK).mean(1) for x in (signals.entropy, signals.self_certainty)]
         rows.append(np.stack([signals.chunk_neurons[:whole], *means], axis=1))
     return np.concatenate(rows).astype(np.float32)
+
+
+def _text_ends(samples: Iterable[GradedSample], positions: Int[np.ndarray, " p"]) -> Int[np.ndarray, "p n"] | None:
+    ends = [np.array(s.text_end) for s in samples]
+    if any(len(end) == 0 for end in ends):
+        return None
+    return np.stack([end[np.minimum(positions, len(end)) - 1] for end in ends], axis=1)
 
 
 def _strongest_agreement(sets: list[ActivationSet]) -> Float[np.ndarray, "k n"] | None:

@@ -53,14 +53,21 @@ class Drawn:
     data: Mapping[str, Sequence[Any]]
 
 
+def require_matplotlib() -> None:
+    """Raises NadError with the install command where the extra is missing."""
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise NadError("figures need matplotlib; install it: pip install 'nad[report]'") from error
+
+
 @contextmanager
 def canvas(width: float, height: float, columns: int = 1, rows: int = 1) -> "Iterator[tuple[Figure, list[Axes]]]":
     """An empty figure of this size in inches with its axes, row by row; drawn in our style, without global state."""
-    try:
-        import matplotlib
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise NadError("figures need matplotlib; install it: pip install 'nad[report]'") from error
+    require_matplotlib()
+    import matplotlib
+    from matplotlib.figure import Figure
+
     with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}):
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)

@@ -47,6 +47,7 @@ def picture(problem: ProblemDigest) -> dict[str, object]:
         "distinct": problem.distinct.tolist(),
         "computed": problem.computed.tolist(),
         "order": np.argsort(places[-1, :, 0], kind="stable").tolist(),
+        "ends": None if problem.text_end is None else problem.text_end.tolist(),
         "xy": _bytes(_to_bytes(places)),
         "agreement": _bytes(agreement),
     }
@@ -87,5 +88,9 @@ def classical_mds(distance: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n 2"
     return np.pad(place, ((0, 0), (0, 2 - place.shape[1])))
 
 
-def texts(problem: ProblemDigest, characters: int) -> list[str]:
-    return [shortened(text, characters) for text in problem.texts]
+def texts(problem: ProblemDigest, characters: int) -> dict[str, object]:
+    """The prompt and the samples' texts, each up to this length."""
+    return {
+        "prompt": shortened(problem.prompt, characters),
+        "texts": [shortened(text, characters) for text in problem.texts],
+    }

@@ -80,7 +80,7 @@ def _r_interval(run: RunDigest, column: int) -> str:
     x, y = ([p.chunks[:, c].astype(float) for p in run.problems] for c in (0, column))
     pairs = list(zip(x, y, strict=True))
     sums = np.array([[len(a), a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum()] for a, b in pairs])
-    n, sx, sy, sxx, syy, sxy = metrics.resample_sums(sums).T
+    n, sx, sy, sxx, syy, sxy = metrics.drawn_sums(sums, seed=0).T
     spread = np.sqrt((n * sxx - sx**2).clip(0) * (n * syy - sy**2).clip(0))
     r = np.divide(n * sxy - sx * sy, spread, out=np.full(len(n), np.nan), where=spread > 0)
     low, high = np.nanquantile(r, [0.025, 0.975])
@@ -261,9 +261,9 @@ def figure_6(runs: Sequence[RunDigest]) -> Drawn:
         for offset, (selector, label, colour) in enumerate(
             (("minact", "MinAct", CORRECT), ("maxact", "MaxAct", INCORRECT))
         ):
-            found = [_at(run, selector, None)[:3] for run in runs]
+            found = [_accuracies(run, [(selector, None)])[0] for run in runs]
             place = np.arange(len(runs)) + 0.36 * (offset - 0.5)
-            values = 100 * np.array(found)
+            values = 100 * np.array([[e.value, e.low, e.high] for e in found])
             errors = np.abs(values[:, 1:].T - values[:, 0])
             bar = {"hatch": "//", "alpha": 0.75} if offset else {}
             axis.bar(
@@ -334,15 +334,15 @@ def figure_8(run: RunDigest) -> Drawn:
     data |= {"tokens": [], "computed_tokens": []}
     average = metrics.over_problems(run.problems, lambda p: metrics.accuracy(p, "avg", None))
     with canvas(6.8, 3.1, columns=2) as (figure, axes):
-        for (selector, label), colour, style, mark in zip(
-            SELECTOR_LABELS.items(), LINES, STYLES, MARKS, strict=False
-        ):
-            rows = [_at(run, selector, position) for position in positions]
-            values = np.array(rows, dtype=float)
+        for (selector, label), colour, style, mark in zip(SELECTOR_LABELS.items(), LINES, STYLES, MARKS, strict=False):
+            found = _accuracies(run, [(selector, position) for position in positions])
+            values = 100 * np.array([[e.value, e.low, e.high] for e in found])
+            tokens = [sum(metrics.stopped_tokens(p, selector, at) for p in run.problems) for at in positions]
+            once = [sum(metrics.computed_tokens(p, selector, at) for p in run.problems) for at in positions]
             look = {"color": colour, "linestyle": style, "marker": mark, "markersize": 4}
-            axes[0].plot(positions, 100 * values[:, 0], label=label, **look)
-            axes[1].plot(positions, values[:, 3], **look)
-            columns = ([label] * len(rows), positions, *(100 * values[:, :3]).T, *values[:, 3:].T)
+            axes[0].plot(positions, values[:, 0], label=label, **look)
+            axes[1].plot(positions, tokens, **look)
+            columns = ([label] * len(positions), positions, *values.T, tokens, once)
             for key, column in zip(data, columns, strict=True):
                 data[key] += list(column)
         axes[0].axhline(100 * average.value, color="black", linewidth=1, label=f"Avg@{run.manifest.n}")
@@ -384,12 +384,9 @@ def _ticks(positions: Sequence[int]) -> list[int]:
     return [*inner[:: -(-len(inner) // 5)], positions[-1]] if inner else [positions[-1]]
 
 
-def _at(run: RunDigest, selector: str, position: int | None) -> tuple[float, ...]:
-    """Accuracy with the ends of its interval, tokens as the paper counts them, and computed tokens."""
-    accuracy = metrics.over_problems(run.problems, lambda p: metrics.accuracy(p, selector, position))
-    tokens = sum(metrics.stopped_tokens(p, selector, position) for p in run.problems)
-    computed = sum(metrics.computed_tokens(p, selector, position) for p in run.problems)
-    return accuracy.value, accuracy.low, accuracy.high, tokens, computed
+def _accuracies(run: RunDigest, asked: Sequence[tuple[str, int | None]]) -> list[metrics.Estimate]:
+    """Estimates of (selector, position) pairs."""
+    return metrics.estimates(np.array([[metrics.accuracy(p, *pair) for pair in asked] for p in run.problems]))
 
 
 PER_RUN: Mapping[str, Callable[[RunDigest], Drawn]] = {
@@ -407,7 +404,9 @@ def all_figures(runs: Sequence[RunDigest]) -> tuple[list[Drawn], list[str]]:
     """The figures that these runs give, and a line for each of the others."""
     drawn, missing = [], []
     jobs: list[tuple[str, Callable[[], Drawn]]] = [
-        (name, lambda make=make, run=run: make(run)) for run in runs for name, make in PER_RUN.items()  # type: ignore[misc]
+        (name, lambda make=make, run=run: make(run))
+        for run in runs
+        for name, make in PER_RUN.items()  # type: ignore[misc]
     ]
     for name, make in [*jobs, ("Fig. 6", lambda: figure_6(runs))]:
         try:

@@ -1,6 +1,5 @@
 """Numbers over problems: accuracy of a method, tokens as the paper counts them, intervals, separation."""
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -8,8 +7,8 @@ import numpy as np
 from jaxtyping import Float
 
 from nad.analysis.digest import ProblemDigest
-
-RESAMPLES = 2_000
+from nad.baselines import vote
+from nad.resampling import RESAMPLES, bootstrap_means
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,9 @@ def accuracy(problem: ProblemDigest, method: str, position: int | None) -> float
 
 
 def majority(problem: ProblemDigest) -> float:
-    """Majority vote over the extracted answers; a tie fails, and so does a problem without any vote (section 5.1)."""
-    votes = Counter(answer for answer in problem.answers if answer is not None).most_common(2)
-    if not votes or (len(votes) == 2 and votes[0][1] == votes[1][1]):
-        return 0.0
-    grades = [c for c, a in zip(problem.correct, problem.answers, strict=True) if a == votes[0][0]]
-    graded = [grade for grade in grades if np.isfinite(grade)]
-    return float(graded[0]) if graded else np.nan
-
-
-def votes(problems: Sequence[ProblemDigest]) -> bool:
-    """Whether answers can be compared at all; programs cannot."""
-    return any(answer is not None for p in problems for answer in p.answers)
+    """Cons@n; a tie fails, and so does a problem without any vote (section 5.1)."""
+    choice = vote(problem.answers, np.ones(problem.n))
+    return 0.0 if choice is None else float(problem.correct[choice.index])
 
 
 def full_tokens(problem: ProblemDigest) -> int:
@@ -70,36 +60,33 @@ def _rest(problem: ProblemDigest, method: str, position: int | None) -> int:
     return 0 if position is None else max(0, winner - position)
 
 
-def resample_sums(
-    values: Float[np.ndarray, "problems columns"], seed: int = 0
-) -> Float[np.ndarray, "draws columns"]:
-    """Column sums over problems drawn with replacement; one draw serves all columns, so they stay paired."""
-    problems = len(values)
-    rng = np.random.default_rng(seed)
-    weights = rng.multinomial(problems, np.full(problems, 1 / problems), size=RESAMPLES)
-    return weights.astype(float) @ values
-
-
-def bootstrap(values: Float[np.ndarray, "problems methods"], seed: int = 0) -> Float[np.ndarray, "draws methods"]:
-    """Means over resampled problems; nan values (not graded) are left out, a draw of nothing else is nan."""
-    total = resample_sums(np.nan_to_num(values), seed)
-    count = resample_sums(np.isfinite(values).astype(float), seed)
-    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
-
-
-def estimate(values: Float[np.ndarray, " problems"], draws: Float[np.ndarray, " draws"]) -> Estimate:
-    """The mean of the values that are no nan, with the middle 95 % of its draws."""
-    finite, drawn = values[np.isfinite(values)], draws[np.isfinite(draws)]
-    if not len(finite):
-        return Estimate(np.nan, np.nan, np.nan)
-    low, high = np.quantile(drawn, [0.025, 0.975]) if len(finite) > 1 else (np.nan, np.nan)
-    return Estimate(float(finite.mean()), float(low), float(high))
+def estimates(values: Float[np.ndarray, "problems columns"]) -> list[Estimate]:
+    """The mean of each column with its interval; nan values (not graded) are left out."""
+    finite = np.isfinite(values)
+    count = finite.sum(axis=0)
+    means = np.divide(np.where(finite, values, 0).sum(axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+    bounds = np.where(count > 1, bootstrap_means(values), np.nan)
+    return [Estimate(*map(float, column)) for column in zip(means, *bounds, strict=True)]
 
 
 def over_problems(problems: Sequence[ProblemDigest], value: Callable[[ProblemDigest], float]) -> Estimate:
     """The mean of a number over problems, with its interval."""
-    values = np.array([value(p) for p in problems], dtype=float)
-    return estimate(values, bootstrap(values[:, None])[:, 0])
+    return estimates(np.array([[value(p)] for p in problems], dtype=float))[0]
+
+
+def drawn_sums(values: Float[np.ndarray, "problems columns"], seed: int) -> Float[np.ndarray, "draws columns"]:
+    """Column sums over problems drawn again with replacement: the draws behind the intervals of derived numbers."""
+    problems = len(values)
+    weights = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), RESAMPLES)
+    return weights.astype(float) @ values
+
+
+def drawn_means(values: Float[np.ndarray, "problems columns"], seed: int) -> Float[np.ndarray, "draws columns"]:
+    """The same of means; nan values are left out, and a draw of nothing else is nan."""
+    finite = np.isfinite(values)
+    count = drawn_sums(finite.astype(float), seed)
+    total = drawn_sums(np.where(finite, values, 0.0), seed)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
 def auroc(low: Float[np.ndarray, " a"], high: Float[np.ndarray, " b"]) -> float:

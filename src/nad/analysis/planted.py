@@ -52,11 +52,11 @@ def planted_problem(name: str, samples: Sequence[PlantedSample]) -> ProblemRecor
         tokens=max(s.tokens for s in samples),
     )
     graded = tuple(
-        GradedSample(_completion(i, sample, layout), sample.answer, sample.correct, seconds=1.0)
+        GradedSample(_completion(i, sample, layout), sample.answer, sample.correct, 1.0, _text_end(sample))
         for i, sample in enumerate(samples)
     )
     group = ProblemRecord(name, _PROMPT, graded, 0).group
-    return ProblemRecord(name, _PROMPT, graded, int(group.prefixes.computed[-1]))
+    return ProblemRecord(name, _PROMPT, graded, int(group.prefixes.computed[-1]), f"The prompt of {name}")
 
 
 def planted_run(problems: Sequence[ProblemRecord], task: str = "planted") -> MemoryRun:
@@ -74,6 +74,7 @@ def planted_run(problems: Sequence[ProblemRecord], task: str = "planted") -> Mem
         rule=ActivationRule(),
         layers=1,
         neurons=neurons,
+        votes=any(s.answer is not None for s in samples),
         command="nad.analysis.planted",
     )
     return MemoryRun(manifest, problems)
@@ -88,12 +89,20 @@ class _Layout:
     tokens: int
 
 
+def _text(sample: PlantedSample) -> str:
+    return sample.text or f"planted answer {sample.answer}"
+
+
+def _text_end(sample: PlantedSample) -> tuple[int, ...]:
+    """As if every token had written as many characters."""
+    return tuple(np.linspace(0, len(_text(sample)), sample.tokens + 1).astype(int)[1:].tolist())
+
+
 def _completion(index: int, sample: PlantedSample, layout: _Layout) -> Completion:
     place = np.arange(sample.tokens)
     own = place + layout.tokens * (index + 1)
     tokens = tuple(np.where(place < sample.common, _COMMON_TOKEN, own).tolist())
-    text = sample.text or f"planted answer {sample.answer}"
-    return Completion(index, tokens, text, "stop", _activations(index, sample, layout), _signals(sample))
+    return Completion(index, tokens, _text(sample), "stop", _activations(index, sample, layout), _signals(sample))
 
 
 def _activations(index: int, sample: PlantedSample, layout: _Layout) -> ActivationSet:

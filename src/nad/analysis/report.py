@@ -30,10 +30,7 @@ _CHARACTERS = 60_000_000
 def report(runs: Sequence[Run], command: str, status: Callable[[str], None] = lambda text: None) -> str:
     """The report on these runs as one HTML document; `command` is what made it, as its reader could run it again."""
     samples = sum(len(run) * run.manifest.n for run in runs)
-    digests = []
-    for run in runs:
-        status(f"reading {run.manifest.task}, {run.manifest.model}")
-        digests.append(digest(run, max(200, _CHARACTERS // max(1, samples))))
+    digests = [digest(run, max(200, _CHARACTERS // max(1, samples)), status) for run in runs]
     status("drawing")
     tables, missing = all_tables(digests)
     drawn, lacking = all_figures(digests)

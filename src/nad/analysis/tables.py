@@ -19,9 +19,9 @@ METHODS: Mapping[str, str] = {
     "medoid": "NAD-Medoid",
     "dbscan": "NAD-DBSCAN",
     "minact": "NAD-MinAct",
-    "text-knn": "Text-kNN",
-    "text-medoid": "Text-Medoid",
-    "text-dbscan": "Text-DBSCAN",
+    "knn@tokens": "Text-kNN",
+    "medoid@tokens": "Text-Medoid",
+    "dbscan@tokens": "Text-DBSCAN",
 }
 """Row labels. The Text rows are a control the paper does not have: the same selectors on the sets of tokens."""
 _PAPER_COLUMNS = {1: SCIENCE + CODE, 2: SCIENCE, 3: CODE}
@@ -70,6 +70,8 @@ class _Block:
     model: str
     n: int
     columns: Mapping[str, tuple[ProblemDigest, ...]]
+    voting: frozenset[str]
+    """Columns whose answers can be compared."""
 
 
 def table_1(runs: Sequence[RunDigest]) -> Table:
@@ -135,6 +137,8 @@ def _settings(run: RunDigest) -> dict[str, object]:
         "engine": m.engine,
         "revision": m.revision,
         "dtype": m.dtype,
+        "system": m.system,
+        "raw": m.raw,
         "template_args": m.template_args,
     }
 
@@ -161,12 +165,13 @@ def _block(group: Sequence[RunDigest], groups: Sequence[Sequence[RunDigest]]) ->
         mine, others = _settings(group[0]), [_settings(g[0]) for g in rivals]
         differing = [f"{key} {value}" for key, value in mine.items() if any(o[key] != value for o in others)]
         label = f"{model} ({', '.join(differing) or f'run {rivals.index(group) + 1}'})"
-    tasks = {run.manifest.task: run.problems for run in group}
-    columns = {}
-    for column, pooled in COLUMNS.items():
-        if all(task in tasks for task in pooled):
-            columns[column] = tuple(p for task in pooled for p in tasks.pop(task))
-    return _Block(label, model, group[0].manifest.n, {**columns, **tasks})
+    tasks = {run.manifest.task: run for run in group}
+    columns = {column: pooled for column, pooled in COLUMNS.items() if all(task in tasks for task in pooled)}
+    pooled = {task for tasks in columns.values() for task in tasks}
+    columns |= {task: (task,) for task in tasks if task not in pooled}
+    problems = {column: tuple(p for task in of for p in tasks[task].problems) for column, of in columns.items()}
+    voting = frozenset(column for column, of in columns.items() if all(tasks[task].manifest.votes for task in of))
+    return _Block(label, model, group[0].manifest.n, problems, voting)
 
 
 def _rows(
@@ -177,14 +182,13 @@ def _rows(
     for seed, column in enumerate(column for column in columns if column in block.columns):
         problems = block.columns[column]
         values = np.array([[metrics.accuracy(p, method, position) for method in methods] for p in problems])
-        drawn = metrics.bootstrap(values, seed)
+        estimates, drawn = metrics.estimates(values), metrics.drawn_means(values, seed)
         for j, method in enumerate(methods):
-            if method == "cons" and not metrics.votes(problems):
+            if method == "cons" and column not in block.voting:
                 cells[method][column] = None
                 continue
-            accuracy = metrics.estimate(values[:, j], drawn[:, j])
             paper = published(number, block.model, method, column)
-            cells[method][column] = _cell(problems, method, position, accuracy, values[:, j], paper)
+            cells[method][column] = _cell(problems, method, position, estimates[j], values[:, j], paper)
             draws[method].append(drawn[:, j])
     same_tasks = tuple(block.columns) == _PAPER_COLUMNS[number]
     for method, row in cells.items():
@@ -237,9 +241,7 @@ def _notes(number: int, rows: Sequence[Row]) -> list[str]:
         notes.append("No interval stands where a task has fewer than two graded problems.")
     worst = max(cell.not_graded for cell in cells)
     if worst:
-        notes.append(
-            f"Up to {worst} problems of a cell were not graded: left out of it, not counted as wrong."
-        )
+        notes.append(f"Up to {worst} problems of a cell were not graded: left out of it, not counted as wrong.")
     if any(cell.paper for cell in cells):
         notes += ["The paper's values stand behind ours; its n is 64.", *_subsets(rows), *NOTES[number]]
     return notes

@@ -180,11 +180,16 @@
   }
 
   function drawText() {
-    const { answers, correct, lengths, sizes, texts } = state.problem;
+    const { answers, correct, ends, lengths, prompt, sizes, texts } = state.problem;
     const i = state.sample;
     const answer = answers[i] === null ? "" : `, answer ${answers[i]}`;
     $("sample-title").textContent = `Sample ${i}: ${grade(correct[i])}${answer}, ${count(lengths[i])} tokens, ${count(sizes[state.stop][i])} neurons here`;
-    $("sample-text").textContent = texts[i];
+    $("prompt").textContent = prompt;
+    // Ends count code points. What comes after the stop position is dimmed.
+    const points = Array.from(texts[i]);
+    const end = ends === null ? points.length : ends[state.stop][i];
+    const after = html("span", { class: "after" }, points.slice(end).join(""));
+    $("sample-text").replaceChildren(points.slice(0, end).join(""), after);
   }
 
   function draw() {
@@ -204,7 +209,7 @@
     const [picture, texts] = await Promise.all([unpack(`picture-${number}`), unpack(`texts-${number}`)]);
     if (serial !== state.serial) return; // another problem was chosen meanwhile
     const n = picture.lengths.length;
-    state.problem = { ...picture, n, texts, xy: decode(picture.xy), agreement: decode(picture.agreement) };
+    state.problem = { ...picture, ...texts, n, xy: decode(picture.xy), agreement: decode(picture.agreement) };
     state.number = number;
     state.stop = Math.min(state.stop, picture.positions.length - 1);
     state.sample = picture.chosen.knn[state.stop];
@@ -215,6 +220,7 @@
 
   function select(sample) {
     state.sample = Number(sample);
+    $("sample-text").scrollTop = 0;
     drawMap(); drawMatrix(); drawSizes(); drawText();
   }
 
