@@ -1,4 +1,4 @@
-"""How long `nad report` takes, and how large its file is, on a planted run: benchmarks/report.py [PROBLEMS [N [TOKENS]]]."""
+"""How long `nad report` takes, and how large its file is, on planted data: report.py [PROBLEMS [N [TOKENS]]]."""
 
 import sys
 import time

@@ -39,9 +39,10 @@ def tables(
     found, missing = all_tables(digests)
     if out is None:
         print("\n".join(as_markdown(table) for table in found))
-    for table in found if out else ():
-        for kind, render in FORMATS.items():
-            _write(out / f"table{table.number}.{kind}", render(table))
+    else:
+        for table in found:
+            for kind, render in FORMATS.items():
+                _write(out / f"table{table.number}.{kind}", render(table))
     _say(missing)
 
 

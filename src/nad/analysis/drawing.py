@@ -50,7 +50,7 @@ class Drawn:
     title: str
     caption: str
     figure: "Figure"
-    data: Mapping[str, Sequence[Any]]
+    data: Mapping[str, "Sequence[Any] | np.ndarray"]
 
 
 def require_matplotlib() -> None:
@@ -85,6 +85,11 @@ def settings(run: RunDigest) -> str:
     )
 
 
+def file_name(figure: str, run: RunDigest) -> str:
+    """A figure's name with the run's task and model."""
+    return f"{figure}_{slug(run.manifest.task)}_{slug(run.manifest.model.rstrip('/').rsplit('/', 1)[-1])}"
+
+
 def slug(text: str) -> str:
     """The text as part of a file name."""
     return "-".join("".join(c if c.isalnum() or c in "._+" else " " for c in text).split())
@@ -93,6 +98,17 @@ def slug(text: str) -> str:
 def literal(text: str) -> str:
     """The text with its dollar signs taken as they are: otherwise matplotlib reads what stands between two as maths."""
     return text.replace("$", r"\$")
+
+
+def histograms(axis: "Axes", values: np.ndarray, correct: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Both distributions over the same bins; returns the values of the correct and of the incorrect samples."""
+    low, high = values[correct == 1], values[correct == 0]
+    edges = np.histogram_bin_edges(np.concatenate([low, high]), bins=24)
+    for part, colour, fill, label in ((low, CORRECT, True, "correct"), (high, INCORRECT, False, "incorrect")):
+        share, _ = np.histogram(part, edges)
+        style: dict[str, Any] = {"alpha": 0.35} if fill else {"linewidth": 1.4}
+        axis.stairs(share / max(1, len(part)), edges, color=colour, fill=fill, label=label, **style)
+    return low, high
 
 
 def png(drawn: Drawn, dpi: int = _DPI) -> bytes:
@@ -123,18 +139,18 @@ def _captioned(drawn: Drawn) -> "Iterator[None]":
     lines = textwrap.wrap(f"{drawn.title}. {drawn.caption}", int(width * 19))
     strip = 0.13 * len(lines) + 0.12
     share = strip / (height + strip)
-    engine = figure.get_layout_engine()
+    engine: Any = figure.get_layout_engine()
     figure.set_size_inches(width, height + strip)
-    engine.set(rect=(0, share, 1, 1 - share))  # type: ignore[union-attr]
+    engine.set(rect=(0, share, 1, 1 - share))
     note = figure.text(0.015, share, "\n".join(lines), va="top", ha="left", fontsize=7, parse_math=False)
     note.set_in_layout(False)
     yield
     note.remove()
-    engine.set(rect=(0, 0, 1, 1))  # type: ignore[union-attr]
+    engine.set(rect=(0, 0, 1, 1))
     figure.set_size_inches(width, height)
 
 
-def _plain(column: Sequence[Any]) -> list[Any]:
+def _plain(column: "Sequence[Any] | np.ndarray") -> list[Any]:
     """Python values; numbers to 7 digits, nan as an empty field."""
     values = column.tolist() if isinstance(column, np.ndarray) else list(column)
     return [("" if v != v else float(f"{v:.7g}")) if isinstance(v, float) else v for v in values]

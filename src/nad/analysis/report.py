@@ -23,6 +23,8 @@ from nad.stopping import CHUNK
 
 BYTES = 20_000_000
 """The largest report. Long texts give way first, from the middle; what is left out is said in their place."""
+_BROAD = 6
+"""Inches of width from which on a figure has a row of its own."""
 _CHARACTERS = 60_000_000
 """Characters of text kept in memory while a report is made, over all samples."""
 
@@ -38,7 +40,7 @@ def report(runs: Sequence[Run], command: str, status: Callable[[str], None] = la
     parts = {
         "summary": _summary(digests),
         "tables": "".join(map(_table, tables)),
-        "figures": "".join(map(_figure, drawn)),
+        "figures": f'<div class="figures">{"".join(map(_figure, drawn))}</div>',
         "missing": _missing([*missing, *lacking]),
         "command": html.escape(command),
         "manifests": "".join(_manifest(run) for run in digests),
@@ -99,7 +101,7 @@ def _summary_row(run: RunDigest) -> list[str]:
     if lacks(run, "full", "grades"):
         return [*row, "not graded", "–", "–", "–"]  # noqa: RUF001
     asked = (("avg", None), ("knn", None), ("knn", CHUNK))
-    found = [metrics.over_problems(problems, lambda p, a=a: metrics.accuracy(p, *a)) for a in asked]  # type: ignore[misc]
+    found = metrics.estimates(np.array([[metrics.accuracy(p, *pair) for pair in asked] for p in problems]))
     return [*row, *(_accuracy(estimate) for estimate in found), f"{1 - stopped / full:.1%}"]
 
 
@@ -109,7 +111,7 @@ def _accuracy(estimate: metrics.Estimate) -> str:
 
 
 def _table(table: Table) -> str:
-    rows = [[f"{row.method}", row.model, *cells(table, row)] for row in table.rows]
+    rows = [[row.method, row.model, *cells(table, row)] for row in table.rows]
     notes = "".join(f"<li>{html.escape(note)}</li>" for note in table.notes)
     title = f"<h3>Table {table.number}. {html.escape(table.title)}</h3>"
     return f"{title}{_grid(['Method', 'Model', *table.columns], rows)}<ul class='notes'>{notes}</ul>"
@@ -118,8 +120,9 @@ def _table(table: Table) -> str:
 def _figure(drawn: Drawn) -> str:
     picture = base64.b64encode(png(drawn)).decode()
     title, caption = html.escape(drawn.title), html.escape(drawn.caption)
-    image = f'<img src="data:image/png;base64,{picture}" alt="{title}" decoding="async">'
-    return f"<figure>{image}<figcaption><strong>{title}.</strong> {caption}</figcaption></figure>"
+    image = f'<img src="data:image/png;base64,{picture}" alt="{title}">'
+    shape = ' class="broad"' if drawn.figure.get_figwidth() > _BROAD else ""
+    return f"<figure{shape}>{image}<figcaption><strong>{title}.</strong> {caption}</figcaption></figure>"
 
 
 def _missing(lines: Sequence[str]) -> str:

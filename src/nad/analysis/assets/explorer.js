@@ -163,7 +163,7 @@
   }
 
   function drawChoices() {
-    const { chosen, correct, lengths, sizes } = state.problem;
+    const { chosen, correct, sizes } = state.problem;
     const row = (texts, tag) => {
       const line = html("tr");
       line.append(...texts.map((t) => (typeof t === "string" ? html(tag, {}, t) : t)));
@@ -174,9 +174,9 @@
       const cell = html("td");
       const button = html("button", { type: "button", "data-sample": i, "aria-label": `show sample ${i}` }, String(i));
       cell.append(button);
-      return row([name, cell, grade(correct[i]), count(lengths[i]), count(sizes[state.stop][i])], "td");
+      return row([name, cell, grade(correct[i]), count(sizes[state.stop][i])], "td");
     });
-    $("choices").replaceChildren(row(["Selector", "Sample", "Grade", "Tokens", "Neurons"], "th"), ...lines);
+    $("choices").replaceChildren(row(["Selector", "Sample", "Grade", "Neurons"], "th"), ...lines);
   }
 
   function drawText() {
