@@ -6,7 +6,7 @@ They see the same completions at the same stop position as the selectors, but no
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float
@@ -54,6 +54,7 @@ class Candidates:
         return self.signals
 
 
+@runtime_checkable
 class Baseline(Protocol):
     """Chooses one candidate, or none (a vote that ends in a tie). Raises NotApplicable."""
 
@@ -270,7 +271,7 @@ class SoftSelfConsistency:
 
 @dataclass(frozen=True)
 class UniversalSelfConsistency:
-    """The answer the model itself calls the most consistent (Chen et al. 2023); recorded by `nad eval --consistency`."""
+    """The answer the model itself calls most consistent (Chen et al. 2023); `nad eval --consistency` records it."""
 
     def choose(self, candidates: Candidates) -> Choice:
         candidates.full_lengths()

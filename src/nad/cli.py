@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from nad import cli_analysis, cli_runs
+from nad import cli_analysis, cli_runs, cli_tasks
 from nad.errors import NadError, UsageError
 from nad.options import (
     Activation,
@@ -74,7 +74,7 @@ def generate(
     """Sample n answers, let their neurons choose one, and write only that one to its end."""
     from nad.decoding import Request
     from nad.selectors import SELECTORS
-    from nad.specs import parse_spec
+    from nad.specs import parse_spec, with_entry_points
     from nad.stopping import parse_stop
     from nad.types import SamplingParams
 
@@ -82,7 +82,7 @@ def generate(
         prompt=messages(sys.stdin.read() if prompt == "-" else prompt, system, raw),
         n=n,
         stop=parse_stop(stop_at),
-        selector=parse_spec(selector, SELECTORS, "selector"),
+        selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector"),
         params=SamplingParams(temperature, top_p, max_tokens, seed),
         rule=activation_rule(activation),
         raw=raw,
@@ -116,11 +116,11 @@ def score(
     """The neurons that given texts activate, one JSON line each, in one forward pass a text."""
     from nad.scoring import ScoreOptions, read_lines, score_lines
     from nad.selectors import SELECTORS
-    from nad.specs import parse_spec
+    from nad.specs import parse_spec, with_entry_points
 
     options = ScoreOptions(
         rule=activation_rule(activation),
-        selector=parse_spec(selector, SELECTORS, "selector") if selector else None,
+        selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector") if selector else None,
         neurons=neurons,
         system=system,
         raw=raw,
@@ -155,8 +155,9 @@ def selectors() -> None:
     from dataclasses import fields
 
     from nad.selectors import SELECTORS
+    from nad.specs import with_entry_points
 
-    for name, cls in SELECTORS.items():
+    for name, cls in with_entry_points(SELECTORS, "nad.selectors").items():
         print(f"{name:<16} {(cls.__doc__ or '').splitlines()[0]}")
         for f in fields(cls):  # type: ignore[arg-type]
             print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
@@ -164,6 +165,7 @@ def selectors() -> None:
 
 cli_runs.register(app)
 cli_analysis.register(app)
+cli_tasks.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from nad.activation import ActivationRule
 from nad.engines import Engine
 from nad.errors import UsageError
 from nad.selectors import KNN, SELECTORS, Choice, Consensus, Selector
-from nad.specs import spec_of
+from nad.specs import spec_of, with_entry_points
 from nad.stopping import At, Progress, StopRule, stop_label
 from nad.types import Completion, Group, Message, Result, SamplingParams
 
@@ -97,7 +97,7 @@ def stream(
     yield Result(
         text=finished.text,
         selected=choice.index,
-        selector=spec_of(request.selector, SELECTORS),
+        selector=spec_of(request.selector, with_entry_points(SELECTORS, "nad.selectors")),
         stop_at=stop_label(request.stop),
         scores=tuple(float(score) for score in choice.scores),
         group=bare,

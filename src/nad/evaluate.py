@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
 
 from nad.activation import ActivationRule
 from nad.engines import Engine
@@ -19,11 +18,9 @@ from nad.records import GradedSample, Manifest, ProblemRecord
 from nad.spans import Spans
 from nad.stopping import Never, Progress, StopRule, stop_label
 from nad.store import PARTS, PENDING, RunStore
+from nad.tasks.base import Problem, Task
 from nad.types import Message, SamplingParams
 from nad.universal import most_consistent
-
-if TYPE_CHECKING:
-    from nad.tasks import Problem, Task
 
 _NOT_SETTINGS = ("versions", "hardware", "created", "command")
 """What may differ between the sittings of one run: where and when, not what."""
@@ -67,7 +64,7 @@ class EvalProgress:
 
 def evaluate(
     engine: Engine,
-    task: "Task",
+    task: Task,
     path: str,
     settings: Settings = Settings(),
     resume: bool = False,
@@ -105,8 +102,8 @@ def evaluate(
 
 def sample_problem(
     engine: Engine,
-    task: "Task",
-    problem: "Problem",
+    task: Task,
+    problem: Problem,
     settings: Settings,
     spans: Spans,
     watch: Callable[[Progress], None],
@@ -134,7 +131,7 @@ def problem_seed(seed: int, problem: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{problem}".encode()).digest()[:8], "big")
 
 
-def manifest_of(engine: Engine, task: "Task", settings: Settings) -> Manifest:
+def manifest_of(engine: Engine, task: Task, settings: Settings) -> Manifest:
     """What a run with these settings is made with, here and now."""
     packages = ("nad", "torch", "transformers", "numpy", "pyarrow")
     installed = {name: _version(name) for name in packages}
@@ -164,7 +161,7 @@ def manifest_of(engine: Engine, task: "Task", settings: Settings) -> Manifest:
     )
 
 
-def _created(path: str, manifest: Manifest, problems: Sequence["Problem"]) -> RunStore:
+def _created(path: str, manifest: Manifest, problems: Sequence[Problem]) -> RunStore:
     ids = [problem.id for problem in problems]
     if len(set(ids)) < len(ids):
         raise NadError(f"task {manifest.task} has problems with the same id; ids must differ")

@@ -7,28 +7,27 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, runtime_checkable
 
 from nad.errors import NadError
 from nad.records import GradedSample, ProblemRecord
 from nad.store import PENDING, RunStore
-
-if TYPE_CHECKING:
-    from nad.tasks import Problem, Task
+from nad.tasks.base import Problem, Task
 
 
+@runtime_checkable
 class Grader(Protocol):
     """Grades the pending problem at a place of a run, sooner or later."""
 
     def submit(self, index: int) -> None: ...
 
 
-def grade_part(store: RunStore, task: "Task", problem: "Problem", index: int) -> None:
+def grade_part(store: RunStore, task: Task, problem: Problem, index: int) -> None:
     """Grade one pending problem and store it for good."""
     store.write(index, graded(task, problem, store.read(index, PENDING)))
 
 
-def graded(task: "Task", problem: "Problem", record: ProblemRecord) -> ProblemRecord:
+def graded(task: Task, problem: Problem, record: ProblemRecord) -> ProblemRecord:
     """The record with answers and grades; equal texts are graded once, unfinished samples not at all."""
     texts = {s.completion.text for s in record.samples if s.completion.finish_reason is not None}
     verdicts = {text: (task.answer(problem, text), task.grade(problem, text)) for text in sorted(texts)}
@@ -42,7 +41,7 @@ def graded(task: "Task", problem: "Problem", record: ProblemRecord) -> ProblemRe
 
 
 @contextmanager
-def grader_of(task: "Task", store: RunStore) -> Iterator[Grader]:
+def grader_of(task: Task, store: RunStore) -> Iterator[Grader]:
     """A grader for this run. Leaving the block waits for what was submitted; an error inside it does not wait.
 
     Raises NadError when grading fails. A store in this process's memory is graded in this process.
@@ -69,7 +68,7 @@ def grader_of(task: "Task", store: RunStore) -> Iterator[Grader]:
 
 
 class _Here:
-    def __init__(self, task: "Task", store: RunStore) -> None:
+    def __init__(self, task: Task, store: RunStore) -> None:
         self._task, self._store, self._problems = task, store, task.problems()
 
     def submit(self, index: int) -> None:
@@ -103,7 +102,7 @@ class _Beside:
             raise NadError(failure)
 
 
-def _serve(pipe: Connection, task: "Task", path: str) -> None:
+def _serve(pipe: Connection, task: Task, path: str) -> None:
     """Grade what the other end names until it closes, which a killed process does too."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the other end decides
     store, problems = RunStore.open(path), task.problems()

@@ -30,7 +30,7 @@ def after_thinking(text: str) -> str | None:
     A template may open the block in the prompt, so a closing tag alone ends one as well. A text that was cut inside
     such a block shows neither tag: who prompted it puts `<think>` before it.
     """
-    before, closed, rest = text.rpartition("</think>")
+    rest = text.rpartition("</think>")[2]
     return None if "<think>" in rest else rest
 
 

@@ -8,7 +8,7 @@ takes about 0.5 MB, and 0.9 MB with its peaks (docs/decisions/0015-run-format.md
 import io
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -137,7 +137,7 @@ def unpack(data: bytes) -> ProblemRecord:
     )
 
 
-def unpack_grades(file: BinaryIO) -> list[tuple[bool | None, str | None]]:
+def unpack_grades(file: Any) -> list[tuple[bool | None, str | None]]:
     """Each sample's grade and finish reason."""
     columns = pq.read_table(file, columns=["correct", "finish_reason"], use_threads=False).to_pydict()
     return list(zip(columns["correct"], columns["finish_reason"], strict=True))

@@ -28,7 +28,7 @@ def prefix_curve(completions: Sequence[Sequence[int]]) -> PrefixCurve:
     A token is computed once for each distinct prefix that ends in it: the nodes of the completions' prefix tree.
     In sorted order a completion adds the nodes behind what it shares with its neighbour, so no tree is built.
     """
-    ordered = sorted(completions)
+    ordered = sorted(completions, key=tuple)
     longest = max(map(len, ordered))
     nodes = np.zeros(longest + 1, dtype=np.int64)
     distinct = np.zeros(longest + 1, dtype=np.int64)

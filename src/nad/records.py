@@ -5,7 +5,7 @@ Whatever reads runs (selection, tables, figures) takes a `Run`; `store.py` reads
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nad.activation import ActivationRule
 from nad.types import Completion, Group, SamplingParams
@@ -80,6 +80,7 @@ class ProblemRecord:
         return Group(self.prompt_tokens, tuple(s.completion for s in self.samples), self.computed_tokens)
 
 
+@runtime_checkable
 class Run(Protocol):
     """A recorded run: its manifest and its problems, in the task's order; each pass reads them anew."""
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Float, Int
@@ -41,6 +41,7 @@ class Choice:
     note: str = ""
 
 
+@runtime_checkable
 class Selector(Protocol):
     """Scores completions and chooses one; a frozen dataclass whose fields are its parameters."""
 

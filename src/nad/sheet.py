@@ -54,7 +54,7 @@ class Sheet:
         self._lengths = np.array([len(c.tokens) for c in self._completions])
         tokens = [c.tokens for c in self._completions]
         self.position = {label: stop_position(rule, tokens, self._curve) for label, rule in stops.items()}
-        self._candidates: dict[int, Candidates] = {}
+        self._candidates: dict[str, Candidates] = {}
 
     def where(self, label: str) -> tuple[int, int]:
         """The stop's position in tokens, and how many prefixes are distinct there."""
@@ -76,7 +76,7 @@ class Sheet:
     def outcome(self, method: Method, label: str) -> Outcome:
         position = self.position[label]
         try:
-            choice = self._choose(method, position)
+            choice = self._choose(method, label)
         except NotApplicable as reason:
             return Outcome(None, 0, 0, note=str(reason))
         if choice is None:
@@ -91,15 +91,17 @@ class Sheet:
             not_graded=value is None,
         )
 
-    def _choose(self, method: Method, position: int) -> Choice | None:
+    def _choose(self, method: Method, label: str) -> Choice | None:
         if method.sight is not None:
-            return method.chooser.choose(self._consensus[method.sight, position])  # type: ignore[arg-type]
-        if position not in self._candidates:
-            self._candidates[position] = self._cut(position)
-        return method.chooser.choose(self._candidates[position])  # type: ignore[arg-type]
+            consensus = self._consensus[method.sight, self.position[label]]
+            return method.chooser.choose(consensus)  # type: ignore[arg-type]
+        if label not in self._candidates:
+            self._candidates[label] = self._cut(label)
+        return method.chooser.choose(self._candidates[label])  # type: ignore[arg-type]
 
-    def _cut(self, position: int) -> Candidates:
-        full = position >= self._lengths.max() and all(c.finish_reason for c in self._completions)
+    def _cut(self, label: str) -> Candidates:
+        """What baselines see. Only the stop `none` promises full answers, even where another stop comes too late."""
+        position, full = self.position[label], label == "none"
         signals = [c.signals for c in self._completions]
         return Candidates(
             problem=self._record.problem,

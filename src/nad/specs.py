@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import fields
+from importlib.metadata import entry_points
 from typing import Any, TypeVar
 
 from nad.errors import UsageError
@@ -32,6 +33,11 @@ def parse_spec(spec: str, table: Mapping[str, type[T]], kind: str) -> T:
     return cls(**values)
 
 
+def with_entry_points(table: Mapping[str, type[T]], group: str) -> Mapping[str, type[T]]:
+    """The table and what installed packages add to it through entry points of this group."""
+    return {**table, **{point.name: point.load() for point in entry_points(group=group)}}
+
+
 def _convert(text: str, default: object, where: str) -> object:
     kind = float if isinstance(default, float) else str if isinstance(default, str) else int
     try:
@@ -41,8 +47,11 @@ def _convert(text: str, default: object, where: str) -> object:
 
 
 def spec_of(value: object, table: Mapping[str, type]) -> str:
-    """The spec that gives this value back: its name, and the parameters that differ from their defaults."""
-    name = next(n for n, cls in table.items() if cls is type(value))
+    """The spec that gives this value back: its name, and the parameters that differ from their defaults.
+
+    A value of a class outside the table goes by the name of its class.
+    """
+    name = next((n for n, cls in table.items() if cls is type(value)), type(value).__name__)
     changed = [
         f"{f.name}={getattr(value, f.name)}"
         for f in fields(value)  # type: ignore[arg-type]

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nad.errors import UsageError
 from nad.specs import parse_spec, spec_of
@@ -26,6 +26,7 @@ class Progress:
     unfinished_samples: int
 
 
+@runtime_checkable
 class StopRule(Protocol):
     """Says when all samples stop. `latest` is the last position it can stop at, or None."""
 

@@ -49,11 +49,9 @@ class RunStore:
     def create(cls, path: str, manifest: Manifest, problems: Sequence[str]) -> "RunStore":
         """A new run. Raises UsageError where there is one, or where a file or a folder with other content lies."""
         store = cls(path, manifest, problems)
-        if store._fs.exists(store._root) and (not store._fs.isdir(store._root) or store._fs.ls(store._root)):
+        if store._occupied():
             raise UsageError(f"{path} exists; continue a run with --resume, or name another folder with --out")
         document = {"schema": SCHEMA_VERSION, "manifest": asdict(manifest), "problems": list(problems)}
-        for folder in (PARTS, PENDING):
-            store._fs.makedirs(store._join(folder), exist_ok=True)
         store._publish("manifest.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
         return store
 
@@ -158,6 +156,13 @@ class RunStore:
                 leftover.unlink(missing_ok=True)
             yield
 
+    def _occupied(self) -> bool:
+        """Whether something lies at the path; what a killed writer left half written does not count."""
+        if not self._fs.isdir(self._root):
+            return bool(self._fs.exists(self._root))
+        names = (posixpath.basename(name.rstrip("/")) for name in self._fs.ls(self._root, detail=False))
+        return any(not name.startswith(".") for name in names)
+
     def _join(self, *names: str) -> str:
         return posixpath.join(self._root, *names)
 
@@ -220,6 +225,7 @@ def _manifest(values: dict[str, Any]) -> Manifest:
 
 def _write_local(target: Path, data: bytes) -> None:
     """Write to a temporary name, sync, rename, sync the folder: what a crash leaves is the old state or the new."""
+    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
     try:
         with partial.open("wb") as file:

@@ -76,7 +76,7 @@ def figure_7(run: RunDigest) -> Drawn:
     with canvas(8.2, 4.2, columns=len(STRONGEST) + 1, rows=2) as (figure, axes):
         for j, k in enumerate((*STRONGEST, None)):
             kept = sizes if k is None else np.minimum(sizes, k)
-            agreement = np.concatenate(full if k is None else [p.strongest[j] for p in problems])  # type: ignore[index]
+            agreement = np.concatenate(full if k is None else [p.strongest[j] for p in problems])
             label = "no top-k" if k is None else f"top-k = {k // 1000}K{' (keeps all)' if k >= sizes.max() else ''}"
             for axis, values in ((axes[j], kept), (axes[len(STRONGEST) + 1 + j], agreement)):
                 low, high = histograms(axis, values, correct)
@@ -98,7 +98,7 @@ def figure_7(run: RunDigest) -> Drawn:
         f"agreement with the other samples on them, AUROC that a correct sample agrees more. {settings(run)}"
     )
     title = "Fig. 7: sequence-level top-k against none"
-    return Drawn(file_name("fig7", run), title, caption, figure, data)  # type: ignore[arg-type]
+    return Drawn(file_name("fig7", run), title, caption, figure, data)
 
 
 def figure_8(run: RunDigest) -> Drawn:

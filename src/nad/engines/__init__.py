@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from nad.activation import ActivationRule
 from nad.errors import UsageError
@@ -17,6 +17,7 @@ ENGINES: Mapping[str, str] = {
 """Engine names and what loads them; entry points of the group `nad.engines` add to it."""
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Samples completions of a prompt together with the neurons they activate.
 

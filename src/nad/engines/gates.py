@@ -92,6 +92,8 @@ def _computes(module: nn.Module, ffn: GatedFFN, up: nn.Linear, up_half: slice) -
         return False
     if not isinstance(expected, Tensor) or expected.shape != got.shape:
         return False
+    if not bool(expected.isfinite().all()):
+        raise NadError("a feed-forward layer's outputs are not finite numbers: damaged weights, or try --dtype float32")
     scale = expected.abs().max().clamp(min=torch.finfo(weight.dtype).tiny)
     return bool((expected - got).abs().max() <= 8 * torch.finfo(weight.dtype).eps * scale)
 

@@ -1,6 +1,6 @@
 """Sampling the n completions of one prompt step by step, identical prefixes once."""
 
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from nad.types import Completion, SamplingParams, Signals
 EMPTY = activation_set(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
 
 
+@runtime_checkable
 class Runner(Protocol):
     """What a rollout needs of an engine: forward passes, and the gates they leave behind."""
 
@@ -88,13 +89,16 @@ class Rollout:
         emission = self._rows.emit(tokens)
         if self._recorder is not None:
             columns = (emission.row, emission.token, samples, emission.pair)
-            where = [torch.from_numpy(column).to(device) for column in columns]
-            self._recorder.add(Step(self._runner.gates(len(self._logits)), *where, self._position))
+            row, token, owner, pair = (torch.from_numpy(column).to(device) for column in columns)
+            gates = self._runner.gates(len(self._logits))
+            self._recorder.add(Step(gates, row, token, owner, pair, self._position))
         return emission
 
     def completions(self) -> tuple[Completion, ...]:
         """The samples as they stand; unfinished ones carry the cache and their row in it."""
-        sets, chunks = self._recorder.finish() if self._recorder else ([EMPTY] * self._n, np.zeros((self._n, 0)))
+        sets, chunks = (
+            self._recorder.finish() if self._recorder else ([EMPTY] * self._n, np.zeros((self._n, 0), dtype=np.uint16))
+        )
         rows = dict(zip(self._rows.samples.tolist(), self._rows.row.tolist(), strict=True))
         return tuple(self._completion(i, sets[i], chunks, rows) for i in range(self._n))
 
@@ -114,4 +118,6 @@ class Rollout:
 def signals_of(columns: Float32[np.ndarray, "4 tokens"], chunk_neurons: UInt16[np.ndarray, " chunks"]) -> Signals:
     """Signals from the rows of `token_signals`; chunks the completion does not reach are dropped."""
     used = np.flatnonzero(chunk_neurons)
-    return Signals(*columns, chunk_neurons[: used[-1] + 1 if len(used) else 0])
+    logprob, entropy, self_certainty, confidence = columns
+    chunks = chunk_neurons[: used[-1] + 1 if len(used) else 0]
+    return Signals(logprob, entropy, self_certainty, confidence, chunks)

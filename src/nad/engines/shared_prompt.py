@@ -73,7 +73,7 @@ class SharedPromptLayer(CacheLayerMixin):
             room[:, :, held:length] = new
             setattr(self, name, room)
         self._show_prompt(length)
-        return self.keys, self.values  # type: ignore[return-value]
+        return self.keys, self.values
 
     def _reserve(self, rows: int, tokens: int) -> None:
         """Room for `rows` x `tokens` in the suffixes."""
@@ -180,7 +180,7 @@ def shared_prompt_attention(
     unknown = [name for name, v in others.items() if name not in _HARMLESS and v is not None and v is not False]
     if unknown or attention_mask is not None or nad_cache is None:
         raise NotShareable(", ".join(unknown) or "an attention mask")
-    layer = nad_cache.layers[module.layer_idx]  # type: ignore[index]
+    layer = nad_cache.layers[module.layer_idx]
     nad_cache.attended += 1
     hidden = max(0, layer.get_seq_length() - sliding_window) if sliding_window else 0
     prompt_keys, prompt_values = layer.keys[0, :, hidden:], layer.values[0, :, hidden:]
@@ -189,10 +189,10 @@ def shared_prompt_attention(
 
     rows, heads, _, dim = query.shape
     kv_heads, prompt, suffix = key.shape[1], prompt_keys.shape[1], key.shape[2]
-    shape = (rows, kv_heads, heads // kv_heads)
-    query = query.reshape(*shape, dim) * (scaling if scaling is not None else dim**-0.5)
-    folded = query.transpose(0, 1).reshape(kv_heads, -1, dim)
-    on_prompt = (folded @ prompt_keys.transpose(1, 2)).view(kv_heads, rows, -1, prompt).transpose(0, 1)
+    group = heads // kv_heads
+    query = query.reshape(rows, kv_heads, group, dim) * (scaling if scaling is not None else dim**-0.5)
+    folded = query.transpose(0, 1).reshape(kv_heads, rows * group, dim)
+    on_prompt = (folded @ prompt_keys.transpose(1, 2)).view(kv_heads, rows, group, prompt).transpose(0, 1)
     scores = torch.cat([on_prompt, query @ key.transpose(2, 3)], dim=-1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
@@ -200,8 +200,8 @@ def shared_prompt_attention(
     exact = torch.promote_types(scores.dtype, torch.float32)
     weights = torch.softmax(scores, dim=-1, dtype=exact).to(query.dtype)
     on_prompt, on_suffix = weights.split([prompt, suffix], dim=-1)
-    folded = on_prompt.transpose(0, 1).reshape(kv_heads, -1, prompt) @ prompt_values
-    out = folded.view(kv_heads, rows, -1, dim).transpose(0, 1) + on_suffix @ value
+    folded = on_prompt.transpose(0, 1).reshape(kv_heads, rows * group, prompt) @ prompt_values
+    out = folded.view(kv_heads, rows, group, dim).transpose(0, 1) + on_suffix @ value
     return out.reshape(rows, 1, heads, dim), None
 
 

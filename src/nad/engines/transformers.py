@@ -1,5 +1,6 @@
 """The reference engine: any transformers model with gated feed-forward layers, sampled with a shared prompt."""
 
+import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -117,7 +118,7 @@ class TransformersEngine:
             cache, _ = self.prefill([*prompt_tokens, *tokens[:-1]])
         uniform = uniforms(params.seed, np.array([completion.index]), len(tokens), params.max_tokens)
         only_row = torch.zeros(1, dtype=torch.long, device=self.device)
-        for drawn in torch.from_numpy(uniform[0]).to(self.device).split(1):
+        for drawn in torch.from_numpy(uniform).to(self.device).T:
             # One row has nothing to share: the stock attention reads prompt and suffix as one.
             logits = self._forward(cache, torch.tensor([tokens[-1:]], device=self.device), keep=1)[:, -1]
             token = int(draw_tokens(logits, only_row, drawn, params.temperature, params.top_p))
@@ -136,7 +137,7 @@ class TransformersEngine:
     ) -> Completion:
         if not prompt_tokens or not completion_tokens:
             raise UsageError("a prompt and a completion of at least one token each are needed")
-        self._within_window([*prompt_tokens, *completion_tokens[:-1]], SamplingParams())
+        self._check([*prompt_tokens, *completion_tokens], "the prompt and the completion have", self.context_window + 1)
         recorder = ActivationRecorder(self._ffns, self._unembed, rule, 1, signals)
         columns = []
         for start, logits, gates in self._teacher_forced(prompt_tokens, completion_tokens, signals):
@@ -199,7 +200,9 @@ class TransformersEngine:
         except NotShareable as reason:
             self._stock_because = str(reason)
             return
-        tolerance = 50 * torch.finfo(got.dtype).eps * expected.abs().max()
+        # Some stock attentions take the softmax in float32 even where the model computes in float64.
+        precision = max(torch.finfo(dtype).eps for dtype in (got.dtype, torch.float32))
+        tolerance = 50 * precision * expected.abs().max()
         if not bool((got - expected).abs().max() <= tolerance):
             self._stock_because = "the shared-prompt attention gave other logits"
 
@@ -232,15 +235,21 @@ class TransformersEngine:
 
     def _within_window(self, prompt_tokens: Sequence[int], params: SamplingParams) -> SamplingParams:
         """The parameters with max_tokens cut to what fits behind the prompt."""
-        room = self.context_window - len(prompt_tokens)
         if not prompt_tokens:
             raise UsageError("the prompt is empty")
-        if room < 1:
+        self._check(prompt_tokens, "the prompt has", self.context_window - 1)
+        return replace(params, max_tokens=min(params.max_tokens, self.context_window - len(prompt_tokens)))
+
+    def _check(self, tokens: Sequence[int], what: str, most: int) -> None:
+        """Raise UsageError for too many tokens, or for one the model does not have."""
+        if len(tokens) > most:
             raise UsageError(
-                f"the prompt has {len(prompt_tokens)} tokens, but {self.name} has a context window of "
-                f"{self.context_window}; shorten the prompt"
+                f"{what} {len(tokens)} tokens, but {self.name} has a context window of {self.context_window}; "
+                "shorten the text"
             )
-        return replace(params, max_tokens=min(params.max_tokens, room))
+        unknown = [token for token in tokens if not 0 <= token < len(self._unembed)]
+        if unknown:
+            raise UsageError(f"no token {unknown[0]}: {self.name} has the tokens 0 to {len(self._unembed) - 1}")
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
@@ -257,7 +266,7 @@ def _apply_template(
     template = tokenizer.chat_template
     if template is None:
         raise UsageError("the model has no chat template; pass --raw (raw=True) to send the prompt as it is")
-    unknown = [name for name in template_args if name not in str(template)]
+    unknown = [name for name in template_args if not re.search(rf"\b{re.escape(name)}\b", str(template))]
     if unknown:
         raise UsageError(f"the model's chat template has no argument {', '.join(unknown)}")
     turns = [{"role": m.role, "content": m.content} for m in messages]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,7 @@ class Problem:
     extra: Mapping[str, object] = field(default_factory=dict)
 
 
+@runtime_checkable
 class Task(Protocol):
     """A benchmark. Third parties add one with an entry point of the group `nad.tasks`: name -> (Options -> Task)."""
 

@@ -1,0 +1,258 @@
+"""Recording runs: what is recorded, what a resumed run keeps and refuses, and what survives a kill."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from planted import PlantedEngine, PlantedTask, record, sample
+
+from nad.errors import NadError, UsageError
+from nad.evaluate import EvalProgress, Settings, evaluate, problem_seed
+from nad.grader import graded
+from nad.spans import Spans
+from nad.store import PARTS, PENDING, RunStore, open_run
+from nad.types import SamplingParams
+from nad.universal import named_response
+
+SETTINGS = Settings(n=5, params=SamplingParams(max_tokens=64))
+
+
+def content(path: str) -> list[object]:
+    """Grades, answers and tokens of a run."""
+    return [
+        (r.problem, r.seed, [(s.completion.tokens, s.completion.text, s.answer, s.correct) for s in r.samples])
+        for r in open_run(path)
+    ]
+
+
+@pytest.fixture
+def memory(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    return f"memory://{tmp_path.name}/run"
+
+
+def test_a_run_holds_what_was_sampled_and_its_grades(memory: str) -> None:
+    task = PlantedTask()
+    store = evaluate(PlantedEngine(), task, memory, SETTINGS)
+    assert [r.problem for r in store] == ["p0", "p1", "p2", "p3"]
+    for problem in store:
+        for s in problem.samples:
+            first = s.completion.tokens[0]
+            assert s.answer == str(first)
+            assert s.correct is (None if first == 3 else first % 2 == 0)
+            assert s.seconds == pytest.approx(0.5 / 5)
+            assert s.completion.text[: s.text_end[1]] == PlantedEngine().decode(s.completion.tokens[:2])
+    manifest = store.manifest
+    assert (manifest.task, manifest.model, manifest.n, manifest.neurons) == ("planted", "planted", 5, 100)
+    assert manifest.versions["python"] and manifest.hardware and manifest.created
+
+
+def test_grading_beside_gives_what_grading_here_gives(tmp_path: Path, memory: str) -> None:
+    evaluate(PlantedEngine(), PlantedTask(), memory, SETTINGS)
+    store = evaluate(PlantedEngine(), PlantedTask(), str(tmp_path / "run"), SETTINGS)
+    assert content(memory) == content(store.path)
+    assert not list((tmp_path / "run" / PENDING).iterdir())  # all that was pending is graded
+
+
+def test_problems_have_seeds_of_their_own_whatever_else_is_in_the_run(memory: str) -> None:
+    engine = PlantedEngine()
+    evaluate(engine, PlantedTask(size=3), memory, SETTINGS)
+    assert engine.asked == [problem_seed(0, f"p{i}") for i in range(3)]
+    assert len({*engine.asked, problem_seed(1, "p0")}) == 4
+
+
+def test_a_text_without_an_end_is_not_graded() -> None:
+    unfinished = sample(0, [4, 2], {})
+    unfinished = replace(unfinished, completion=replace(unfinished.completion, finish_reason=None))
+    found = graded(PlantedTask(), PlantedTask().problems()[0], record("p0", [unfinished, sample(1, [4, 2], {})]))
+    assert [(s.answer, s.correct) for s in found.samples] == [(None, None), ("4", True)]
+
+
+def test_equal_texts_are_graded_once(tmp_path: Path) -> None:
+    task = PlantedTask(log=str(tmp_path / "log"))
+    graded(task, task.problems()[0], record("p0", [sample(i, [4, 2], {}) for i in range(3)]))
+    assert (tmp_path / "log").read_text() == "p0\n"
+
+
+def test_resuming_does_only_what_is_missing(memory: str) -> None:
+    evaluate(PlantedEngine(), PlantedTask(), memory, SETTINGS)
+    before = content(memory)
+    store = RunStore.open(memory)
+    store.remove(2, PARTS)
+    engine = PlantedEngine()
+    evaluate(engine, PlantedTask(), memory, SETTINGS, resume=True)
+    assert engine.asked == [problem_seed(0, "p2")]
+    assert content(memory) == before
+
+
+def test_a_sampled_problem_is_graded_without_sampling_it_again(memory: str) -> None:
+    evaluate(PlantedEngine(), PlantedTask(), memory, SETTINGS)
+    before, store = content(memory), RunStore.open(memory)
+    bare = store.read(1)
+    bare = replace(bare, samples=tuple(replace(s, answer=None, correct=None) for s in bare.samples))
+    store.remove(1, PARTS)
+    store.write(1, bare, PENDING)
+    engine = PlantedEngine()
+    evaluate(engine, PlantedTask(), memory, SETTINGS, resume=True)
+    assert (engine.asked, content(memory)) == ([], before)
+
+
+def test_damaged_parts_are_named_and_done_again(tmp_path: Path) -> None:
+    path = str(tmp_path / "run")
+    evaluate(PlantedEngine(), PlantedTask(), path, SETTINGS)
+    before = content(path)
+    (part,) = (tmp_path / "run" / PARTS).glob("000002-*")
+    part.write_bytes(part.read_bytes()[:-7])
+    notes: list[str] = []
+    engine = PlantedEngine()
+    evaluate(engine, PlantedTask(), path, SETTINGS, resume=True, report=notes.append)
+    assert len(notes) == 1 and "damaged" in notes[0] and "problem p2" in notes[0]
+    assert (engine.asked, content(path)) == ([problem_seed(0, "p2")], before)
+
+
+def test_a_run_with_other_settings_is_refused_and_the_differences_named(memory: str) -> None:
+    evaluate(PlantedEngine(), PlantedTask(), memory, SETTINGS)
+    other = Settings(n=6, params=SamplingParams(max_tokens=64, temperature=1.0))
+    with pytest.raises(UsageError) as caught:
+        evaluate(PlantedEngine(), PlantedTask(), memory, other, resume=True)
+    message = str(caught.value)
+    assert "n 5, now 6" in message and "params.temperature 0.6, now 1.0" in message and "max_tokens" not in message
+    with pytest.raises(UsageError, match="data_sha256"):
+        evaluate(PlantedEngine(), PlantedTask(size=9), memory, SETTINGS, resume=True)
+    with pytest.raises(UsageError, match="exists; continue a run with --resume"):
+        evaluate(PlantedEngine(), PlantedTask(), memory, SETTINGS)
+
+
+def test_a_grader_that_breaks_stops_the_run_and_loses_no_sample(tmp_path: Path) -> None:
+    path = str(tmp_path / "run")
+    with pytest.raises(NadError, match="grading problem p0 failed: RuntimeError: the grader broke"):
+        evaluate(PlantedEngine(), PlantedTask(size=1, fails=True), path, SETTINGS)
+    assert RunStore.open(path).pending() == [0]
+
+
+def test_progress_counts_problems_and_tells_the_time_left(memory: str) -> None:
+    seen: list[EvalProgress] = []
+    evaluate(PlantedEngine(seconds=0.01), PlantedTask(size=3), memory, SETTINGS, watch=seen.append)
+    assert [p.done for p in seen] == [1, 2, 3]
+    assert seen[0].seconds_left == pytest.approx(2 * 0.01, rel=20)
+    assert seen[-1].seconds_left == 0
+
+
+def test_spans_are_where_each_token_ends() -> None:
+    """Token 9 is the first half of a character: nothing of it stands before token 10 completes it."""
+    texts = {1: "ab", 2: " c", 0: ""}
+
+    def decode(tokens: object) -> str:
+        joined, pieces = list(tokens), ""  # type: ignore[call-overload]
+        while joined:
+            if joined[:2] == [9, 10]:
+                pieces, joined = pieces + "é", joined[2:]
+            else:
+                pieces, joined = pieces + texts.get(joined[0], "\ufffd"), joined[1:]
+        return pieces
+
+    assert Spans(decode).ends((1, 2, 2, 0), "ab c c") == (2, 4, 6, 6)
+    assert Spans(decode).ends((1, 9, 10, 2, 0), "abé c") == (2, 2, 3, 5, 5)
+
+
+@pytest.mark.parametrize(
+    ("reply", "expected"),
+    [
+        ("The most consistent response is Response 2, since", 2),
+        ("The most consistent response is **Response 0**.", 0),
+        ("the most consistent response is response 5", None),
+        ("Response 1 is wrong.", None),
+        ("", None),
+    ],
+)
+def test_the_response_a_model_names(reply: str, expected: int | None) -> None:
+    assert named_response(reply, 5) == expected
+
+
+SCRIPT = """
+import sys
+from nad.evaluate import Settings, evaluate
+from nad.types import SamplingParams
+from planted import PlantedEngine, PlantedTask
+
+if __name__ == "__main__":
+    settings = Settings(n=5, params=SamplingParams(max_tokens=64))
+    engine, task = PlantedEngine(seconds=0.05), PlantedTask(size=12, seconds=0.004)
+    evaluate(engine, task, sys.argv[1], settings, resume=sys.argv[2] == "resume")
+"""
+
+
+def started(tmp_path: Path, path: Path) -> subprocess.Popen:
+    script = tmp_path / "record.py"
+    script.write_text(SCRIPT)
+    how = "resume" if (path / "manifest.json").exists() else "new"
+    command = [sys.executable, str(script), str(path), how]
+    return subprocess.Popen(command, stderr=subprocess.DEVNULL, cwd=tmp_path, env=_environment())
+
+
+def _environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+
+def test_a_kill_loses_the_problem_in_hand_and_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "run"
+    process = started(tmp_path, path)
+    while not list(path.glob(f"{PARTS}/000002-*")):
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    store = RunStore.open(str(path))
+    assert {*store.graded(), *store.pending()} >= {0, 1, 2}
+    assert not store.damaged() and not store.damaged(PENDING)
+
+
+@pytest.mark.slow
+def test_a_run_killed_at_random_moments_ends_like_one_that_was_not(tmp_path: Path, memory: str) -> None:
+    evaluate(PlantedEngine(), PlantedTask(size=12), memory, SETTINGS)
+    chance = random.Random(0)
+    kills = 0
+    for attempt in range(20):
+        path = tmp_path / f"run{attempt}"
+        while True:
+            process = started(tmp_path, path)
+            try:
+                process.wait(timeout=chance.uniform(0.5, 3.0))
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+                kills += 1
+                continue
+            assert process.returncode == 0
+            break
+        assert content(str(path)) == content(memory)
+    assert kills >= 20
+
+
+@pytest.mark.model
+def test_recording_arithmetic_with_the_default_model_and_choosing_from_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from nad.cli import main
+
+    path = str(tmp_path / "run")
+    options = ["--task", "arithmetic_1", "--limit", "2", "-n", "3", "--max-tokens", "24", "--out", path]
+    assert main(["eval", *options]) == 0
+    assert "2 problems of arithmetic_1 x 3 samples" in capsys.readouterr().out
+    assert main(["eval", *options, "--resume"]) == 0
+    capsys.readouterr()
+    assert main(["select", path, "--at", "8,none", "--csv"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("method,stop,problems")
+    assert {line.split(",")[0] for line in lines[1:]} >= {"avg", "pass", "knn", "knn@tokens", "cons"}
+    store = open_run(path)
+    for problem in store:
+        for s in problem.samples:
+            signals = s.completion.signals
+            assert signals is not None
+            assert len(signals.logprob) == len(s.completion.tokens) == len(s.text_end)
+            assert s.correct is not None
