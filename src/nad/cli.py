@@ -34,12 +34,13 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         print(f"nad {version('nad')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()

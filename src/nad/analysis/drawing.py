@@ -62,13 +62,21 @@ def require_matplotlib() -> None:
 
 
 @contextmanager
+def _style() -> "Iterator[None]":
+    """Our settings, whatever the user's are; some count when a figure is made, some when it is written."""
+    import matplotlib
+
+    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}):
+        yield
+
+
+@contextmanager
 def canvas(width: float, height: float, columns: int = 1, rows: int = 1) -> "Iterator[tuple[Figure, list[Axes]]]":
     """An empty figure of this size in inches with its axes, row by row; drawn in our style, without global state."""
     require_matplotlib()
-    import matplotlib
     from matplotlib.figure import Figure
 
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}):
+    with _style():
         figure = Figure(figsize=(width, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False)
         yield figure, list(axes.flat)
@@ -114,14 +122,15 @@ def histograms(axis: "Axes", values: np.ndarray, correct: np.ndarray) -> tuple[n
 def png(drawn: Drawn, dpi: int = _DPI) -> bytes:
     """The figure without its caption."""
     out = io.BytesIO()
-    drawn.figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
+    with _style():
+        drawn.figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
     return out.getvalue()
 
 
 def save(drawn: Drawn, folder: Path) -> list[Path]:
     """Write NAME.png, NAME.svg (both with the caption below) and NAME.csv; returns their paths."""
     png_path, svg_path, csv_path = (folder / f"{drawn.name}.{kind}" for kind in ("png", "svg", "csv"))
-    with _captioned(drawn):
+    with _style(), _captioned(drawn):
         drawn.figure.savefig(png_path, dpi=_DPI, metadata={"Software": None})
         drawn.figure.savefig(svg_path, metadata={"Date": None})
     with csv_path.open("w", newline="", encoding="utf-8") as out:

@@ -58,11 +58,10 @@ def figure_6(runs: Sequence[RunDigest]) -> Drawn:
 
 
 def _run_names(runs: Sequence[RunDigest]) -> list[str]:
+    """Short enough to stand side by side; the caption has the full names."""
     models = {run.manifest.model for run in runs}
-    return [
-        literal(run.manifest.task + (f"\n{run.manifest.model.rsplit('/', 1)[-1][:18]}" if len(models) > 1 else ""))
-        for run in runs
-    ]
+    lines = [[m.task] + [m.model.rsplit("/", 1)[-1]] * (len(models) > 1) for m in (run.manifest for run in runs)]
+    return ["\n".join(literal(line if len(line) < 17 else f"{line[:15]}…") for line in pair) for pair in lines]
 
 
 def figure_7(run: RunDigest) -> Drawn:

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Num
 
 from nad.analysis.digest import ProblemDigest
 from nad.baselines import vote
@@ -89,7 +89,7 @@ def drawn_means(values: Float[np.ndarray, "problems columns"], seed: int) -> Flo
     return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
 
 
-def auroc(low: Float[np.ndarray, " a"], high: Float[np.ndarray, " b"]) -> float:
+def auroc(low: Num[np.ndarray, " a"], high: Num[np.ndarray, " b"]) -> float:
     """Probability that a value of `low` is smaller than one of `high`, ties counted half; nan without a pair.
 
     0.5 is no separation, 1 a perfect one.

@@ -109,9 +109,9 @@ def _table(number: int, title: str, runs: Sequence[RunDigest], methods: Sequence
     if not runs:
         kind = "code task (humaneval, mbpp, mbpp_sanitized, lcb_v5)" if number == 3 else "task with answers"
         raise Missing(f"no run of a {kind}; record one with `nad eval --task`")
-    reasons = {run.label: lacks(run, "full", "group", "grades") for run in runs}
-    usable = [run for run in runs if not reasons[run.label]]
-    left_out = [reason for reason in reasons.values() if reason]
+    reasons = [lacks(run, "full", "group", "grades") for run in runs]
+    usable = [run for run, reason in zip(runs, reasons, strict=True) if reason is None]
+    left_out = [reason for reason in reasons if reason]
     if not usable:
         raise Missing("; ".join(left_out))
     blocks = _blocks(usable)
