@@ -34,7 +34,9 @@ def test_agreement_within_and_across_clusters():
 
 
 def test_choices_of_the_hand_run():
-    chosen = {name: [int(p.chosen[name][-1]) for p in hand_digest().problems] for name in hand_digest().problems[0].chosen}
+    chosen = {
+        name: [int(p.chosen[name][-1]) for p in hand_digest().problems] for name in hand_digest().problems[0].chosen
+    }
     assert chosen["medoid"] == [0, 1, 0] and chosen["knn"] == [0, 1, 0]
     assert chosen["minact"] == [3, 0, 0] and chosen["maxact"] == [0, 1, 3]
     assert chosen["knn@tokens"] == [0, 0, 0]
