@@ -68,6 +68,7 @@ def figure_7(run: RunDigest) -> Drawn:
     """Sequence-level top-k against none: neurons kept, and agreement on them, by correctness (section 5.3)."""
     require(run, "group", "grades", "both", "peaks")
     problems = [p for p in run.problems if p.strongest is not None]
+    strongest = [p.strongest for p in problems if p.strongest is not None]
     correct = np.concatenate([p.correct for p in problems])
     sizes = np.concatenate([p.sizes[-1] for p in problems])
     full = [(p.similarity[-1].sum(axis=1) - 1) / (p.n - 1) for p in problems]
@@ -75,7 +76,7 @@ def figure_7(run: RunDigest) -> Drawn:
     with canvas(8.2, 4.2, columns=len(STRONGEST) + 1, rows=2) as (figure, axes):
         for j, k in enumerate((*STRONGEST, None)):
             kept = sizes if k is None else np.minimum(sizes, k)
-            agreement = np.concatenate(full if k is None else [p.strongest[j] for p in problems])
+            agreement = np.concatenate(full if k is None else [rows[j] for rows in strongest])
             label = "no top-k" if k is None else f"top-k = {k // 1000}K{' (keeps all)' if k >= sizes.max() else ''}"
             for axis, values in ((axes[j], kept), (axes[len(STRONGEST) + 1 + j], agreement)):
                 low, high = histograms(axis, values, correct)
