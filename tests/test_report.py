@@ -19,10 +19,11 @@ from nad.analysis.digest import digest
 from nad.analysis.planted import planted_crowd
 from nad.analysis.report import report
 
-EVIL = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'> &amp; $x$ ${y} \u2028 \U0001f600"  # noqa: E501
+EVIL = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'> &amp; $x$ ${y} \u2028 \U0001f600"
 CHROMIUM = Path("/usr/bin/chromium")
 FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
+    "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
 
