@@ -161,7 +161,7 @@ def figure_4b(run: RunDigest) -> Drawn:
     with canvas(4.2, 2.9) as (figure, (axis,)):
         low, high = histograms(axis, sizes, correct)
         axis.set(xlabel="activated neurons", ylabel="share of samples")
-        axis.legend()
+        figure.legend(loc="outside upper center", ncols=2)
     caption = (
         f"{_separation(metrics.auroc(low, high))} Within a problem, in the mean over those with both: "
         f"{_within(run, lambda p: p.sizes[-1])}. {settings(run)}"
