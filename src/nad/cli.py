@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from nad import cli_runs, cli_tasks
+from nad import cli_analysis, cli_runs, cli_tasks
 from nad.errors import NadError, UsageError
 from nad.options import (
     Activation,
@@ -36,12 +36,13 @@ app = typer.Typer(
 )
 
 
-def _version(wanted: bool) -> None:
+def _version(wanted: bool) -> bool:
     if wanted:
         from importlib.metadata import version
 
         print(f"nad {version('nad')}")
         raise typer.Exit
+    return wanted
 
 
 @app.callback()
@@ -166,6 +167,7 @@ def selectors() -> None:
 
 
 cli_runs.register(app)
+cli_analysis.register(app)
 cli_tasks.register(app)
 
 
