@@ -9,30 +9,35 @@ from nad.errors import UsageError
 
 
 def register(app: typer.Typer) -> None:
-    """Add the commands to the program."""
-    tasks = typer.Typer(invoke_without_command=True, help="What --task can name; `show` prints a task's prompts.")
-    tasks.callback()(list_tasks)
-    tasks.command("show")(show)
-    app.add_typer(tasks, name="tasks")
+    """Add the command to the program."""
+    app.command("tasks")(tasks)
 
 
-def list_tasks(context: typer.Context) -> None:
-    """What --task can name."""
-    if context.invoked_subcommand is not None:
-        return
+def tasks(
+    action: Annotated[str | None, typer.Argument(metavar="[show", help="Nothing: the list of tasks.")] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME]", help="The task whose prompt is shown.")] = None,
+    data: Annotated[Path | None, typer.Option(help="A local .jsonl or .csv file instead of the hub.")] = None,
+    index: Annotated[int, typer.Option(help="Which problem, from 0.")] = 0,
+    seed: Annotated[int, typer.Option(help="Made-up problems; the order of choices.")] = 0,
+) -> None:
+    """What --task can name; `nad tasks show NAME` prints a task's prompt."""
+    if action is None:
+        _list()
+    elif action == "show" and name is not None:
+        _show(name, data, index, seed)
+    else:
+        raise UsageError("`nad tasks` lists the tasks, `nad tasks show NAME` shows the prompt of one")
+
+
+def _list() -> None:
     from nad.tasks import ABOUT, task_names
 
     for name in task_names():
         print(f"{name:<16} {ABOUT.get(name, 'from an installed package')}")
 
 
-def show(
-    name: Annotated[str, typer.Argument(help="A task; see `nad tasks`.")],
-    data: Annotated[Path | None, typer.Option(help="A local .jsonl or .csv file instead of the hub.")] = None,
-    index: Annotated[int, typer.Option(help="Which problem, from 0.")] = 0,
-    seed: Annotated[int, typer.Option(help="Made-up problems; the order of choices.")] = 0,
-) -> None:
-    """The prompt of one problem of a task, as the model gets it, and the right answer."""
+def _show(name: str, data: Path | None, index: int, seed: int) -> None:
+    """The prompt of one problem, as the model gets it, and the right answer."""
     from nad.tasks import load_task
 
     if index < 0:
