@@ -186,15 +186,17 @@ def test_a_hub_that_cannot_be_reached_is_one_line(monkeypatch):
 
 def test_packages_add_tasks(monkeypatch):
     made = load_task("arithmetic", limit=1)
+    asked = []
 
     class Point:
         name = "theirs"
 
         def load(self):
-            return lambda options: (made, options)
+            return lambda options: asked.append(options) or made
 
     monkeypatch.setattr("nad.tasks.entry_points", lambda group, name=None: [Point()] if group == "nad.tasks" else [])
-    assert load_task("theirs", seed=5) == (made, Options(seed=5))
+    assert load_task("theirs", seed=5) is made
+    assert asked == [Options(seed=5)]
 
 
 # Multiple choice
