@@ -31,7 +31,7 @@ from nad.selectors import KNN, Consensus
 from nad.stopping import At
 from nad.types import Group, SamplingParams
 
-N, TOKENS, CONTINUED = 64, 32, 96
+N, TOKENS, CONTINUED = 64, 32, 48
 LONG = "The committee met again on Tuesday and went through every open point of the plan, one after the other. " * 60
 PROMPTS = {
     "math: train": "A train travels 60 km in 45 minutes. What is its speed in km/h?",
