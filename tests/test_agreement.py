@@ -78,4 +78,5 @@ def test_blocks_of_any_width_give_the_same(found: list[ActivationSet]) -> None:
     with pytest.MonkeyPatch.context() as patch:
         whole = consensus_curve(found, [2, 5])
         patch.setattr("nad.agreement._BLOCK_BYTES", 4 * len(found) * 3)
+        patch.setattr("nad.agreement._BLOCK_COLUMNS", 1)
         assert np.array_equal(consensus_curve(found, [2, 5]), whole)

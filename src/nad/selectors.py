@@ -119,6 +119,7 @@ class DBSCAN:
 
     def _largest_cluster(self, consensus: Consensus) -> Int[np.ndarray, " members"] | None:
         """Ties of size go to the tighter cluster (smaller mean distance), then to the smaller first index."""
+        from sklearn import config_context
         from sklearn.cluster import DBSCAN as Clustering
 
         distance = np.clip(1 - consensus.similarity, 0, 1)
@@ -128,7 +129,10 @@ class DBSCAN:
         eps = np.quantile(distance[~np.eye(n, dtype=bool)], self.quantile)
         # eps = 0 is a legal radius here (identical completions), but the library wants a positive one.
         radius = max(float(eps), np.finfo(float).tiny)
-        labels = Clustering(eps=radius, min_samples=self.min_samples, metric="precomputed").fit_predict(distance)
+        clustering = Clustering(eps=radius, min_samples=self.min_samples, metric="precomputed")
+        # Its checks of the input, which is checked above, take longer than the clustering of 64 points.
+        with config_context(assume_finite=True, skip_parameter_validation=True):
+            labels = clustering.fit_predict(distance)
         clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
         if not clusters:
             return None
