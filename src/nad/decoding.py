@@ -10,7 +10,7 @@ from nad.engines import Engine
 from nad.errors import UsageError
 from nad.selectors import KNN, SELECTORS, Choice, Consensus, Selector
 from nad.specs import spec_of, with_entry_points
-from nad.stopping import At, Progress, StopRule, stop_label
+from nad.stopping import At, Progress, StopRule, Watched, stop_label
 from nad.types import Completion, Group, Message, Result, SamplingParams
 
 _FEW_DISTINCT = 0.25
@@ -59,22 +59,6 @@ def generate(engine: Engine, prompt: str | Sequence[Message], n: int = 64, **opt
     return result
 
 
-@dataclass(frozen=True)
-class _Watched:
-    """A stop rule that tells a watcher of every position it is asked about."""
-
-    rule: StopRule
-    watch: Callable[[Progress], None]
-
-    @property
-    def latest(self) -> int | None:
-        return self.rule.latest
-
-    def reached(self, progress: Progress) -> bool:
-        self.watch(progress)
-        return self.rule.reached(progress)
-
-
 def stream(
     engine: Engine, request: Request, watch: Callable[[Progress], None] = lambda progress: None
 ) -> Iterator[Selection | str | Result]:
@@ -84,7 +68,7 @@ def stream(
     `params.max_tokens`. Joined, the pieces are the result's text. `watch` is told of every token sampled.
     """
     tokens = engine.encode(request.prompt, request.raw, request.template_args)
-    group = engine.sample(tokens, request.n, request.params, _Watched(request.stop, watch), request.rule)
+    group = engine.sample(tokens, request.n, request.params, Watched(request.stop, watch), request.rule)
     begin = time.perf_counter()
     choice = request.selector.choose(Consensus.of(group))
     select_s = time.perf_counter() - begin

@@ -16,7 +16,7 @@ from nad.errors import NadError, UsageError
 from nad.grader import grader_of
 from nad.records import GradedSample, Manifest, ProblemRecord
 from nad.spans import Spans
-from nad.stopping import Never, Progress, StopRule, stop_label
+from nad.stopping import Never, Progress, StopRule, Watched, stop_label
 from nad.store import PARTS, PENDING, RunStore
 from nad.tasks.base import Problem, Task
 from nad.types import Message, SamplingParams
@@ -113,7 +113,7 @@ def sample_problem(
     messages = [Message("system", settings.system), Message("user", prompt)] if settings.system else prompt
     tokens = engine.encode(messages, settings.raw, settings.template_args)
     params = replace(settings.params, seed=problem_seed(settings.params.seed, problem.id))
-    stop = _Watched(settings.stop, watch)
+    stop = Watched(settings.stop, watch)
     group = engine.sample(tokens, settings.n, params, stop, settings.rule, signals=True)
     seconds = (group.sample_s + group.capture_s) / settings.n
     samples = [
@@ -200,22 +200,6 @@ def _hardware() -> str:
     torch = sys.modules.get("torch")
     gpus = [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())] if torch else []
     return ", ".join([f"{platform.machine()}, {os.cpu_count()} cores", *gpus])
-
-
-@dataclass(frozen=True)
-class _Watched:
-    """A stop rule that tells a watcher of every position it is asked about."""
-
-    rule: StopRule
-    watch: Callable[[Progress], None]
-
-    @property
-    def latest(self) -> int | None:
-        return self.rule.latest
-
-    def reached(self, progress: Progress) -> bool:
-        self.watch(progress)
-        return self.rule.reached(progress)
 
 
 class _Clock:

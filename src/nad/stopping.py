@@ -1,7 +1,7 @@
 """When sampling stops and the choice is made (section 4.2; docs/decisions/0008-stop-rules.md)."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -102,6 +102,22 @@ class Budget:
 
     def reached(self, progress: Progress) -> bool:
         return progress.computed >= (self.tokens or progress.n * CHUNK)
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A stop rule that tells a watcher of every position it is asked about."""
+
+    rule: StopRule
+    watch: Callable[[Progress], None]
+
+    @property
+    def latest(self) -> int | None:
+        return self.rule.latest
+
+    def reached(self, progress: Progress) -> bool:
+        self.watch(progress)
+        return self.rule.reached(progress)
 
 
 STOP_RULES: Mapping[str, type[StopRule]] = {"at": At, "none": Never, "distinct": Distinct, "budget": Budget}
