@@ -81,8 +81,7 @@ class ActivationSet:
 
     def growth(self, tokens: int) -> Int[np.ndarray, " tokens"]:
         """Unique neurons after 1, 2, ..., `tokens` tokens (Fig. 4c)."""
-        new = np.bincount(self.first_token[self.first_token < tokens], minlength=tokens)
-        return np.cumsum(new)
+        return np.bincount(self.first_token, minlength=tokens)[:tokens].cumsum()
 
 
 def activation_set(

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from nad.activation import ActivationSet
 
@@ -12,6 +12,8 @@ _BLOCK_BYTES = 8 << 20
 _BLOCK_COLUMNS = 8192
 """A block has at least so many columns: with many samples, narrower products run at half the speed."""
 
+_FEW_SAMPLES = 128
+"""Up to so many samples common neurons are counted in bits; with more, products of floats are faster."""
 _NEVER = 255
 
 
@@ -25,7 +27,7 @@ def consensus_curve(sets: Sequence[ActivationSet], positions: Sequence[int]) -> 
     """The consensus matrices of the sets after each number of tokens in `positions`, in that order.
 
     Each neuron is written once, as the first of the sorted positions that has seen it. The 0/1 matrix of a position
-    is then one comparison, and the intersections one matrix product, taken over blocks of neurons: beside the
+    is then one comparison, and the intersections are counted over blocks of neurons: beside the
     result, memory is one byte a set element and a block of 15 MB, or of 60 kB a sample for more than 256 samples,
     whatever the number of neurons.
     """
@@ -48,7 +50,7 @@ def _first_position(activations: ActivationSet, ordered: Int[np.ndarray, " p"]) 
     """For each neuron the index of the first position whose prefix holds it; len(ordered) when none does."""
     last = int(ordered[-1])
     table = np.searchsorted(ordered, np.arange(last + 1), side="right").astype(np.uint8)
-    return table[np.minimum(activations.first_token, np.uint32(last))]
+    return table.take(activations.first_token, mode="clip")
 
 
 def _intersections(
@@ -71,9 +73,26 @@ def _intersections(
         counts = np.searchsorted(second[order], np.arange(positions), side="right")
         seen_by = np.take(seen_by, order[: counts[-1]], axis=1)
         for p, columns in enumerate(counts):
-            active = (seen_by[:, :columns] <= p).astype(np.float32)
-            shared[p] += active @ active.T
+            shared[p] += _common(seen_by[:, :columns] <= p)
     return shared
+
+
+def _common(active: Bool[np.ndarray, "n width"]) -> Float[np.ndarray, "n n"]:
+    """How many columns each two rows have in common, the diagonal left out (few rows) or not.
+
+    Few rows are compared bit by bit, 64 columns at once; many are faster as one product.
+    """
+    n, width = active.shape
+    if n > _FEW_SAMPLES:
+        rows = active.astype(np.float32)
+        return rows @ rows.T
+    packed = np.zeros((n, 8 * -(-width // 64)), dtype=np.uint8)
+    packed[:, : -(-width // 8)] = np.packbits(active, axis=1)
+    bits = packed.view(np.uint64)
+    counts = np.zeros((n, n))
+    for i in range(n - 1):
+        counts[i, i + 1 :] = np.bitwise_count(bits[i + 1 :] & bits[i]).sum(axis=1, dtype=np.uint32)
+    return counts + counts.T
 
 
 def _second_smallest(rows: UInt8[np.ndarray, "n width"]) -> UInt8[np.ndarray, " width"]:

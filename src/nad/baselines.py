@@ -4,7 +4,7 @@ They see the same completions at the same stop position as the selectors, but no
 """
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
@@ -127,12 +127,19 @@ class Longest:
         return _largest(np.asarray(candidates.full_lengths(), dtype=float))
 
 
+def _means(columns: Sequence[Float[np.ndarray, " _"]]) -> Float[np.ndarray, " n"]:
+    """The mean of each completion's values, all in one pass; a completion has at least one token."""
+    lengths = np.array([len(column) for column in columns])
+    flat = np.concatenate(columns, dtype=float)
+    return np.add.reduceat(flat, lengths.cumsum() - lengths) / lengths
+
+
 @dataclass(frozen=True)
 class LogProbability:
     """Largest mean log-probability of the tokens (the length-normalised likelihood of the text)."""
 
     def choose(self, candidates: Candidates) -> Choice:
-        return _largest([float(s.logprob.mean()) for s in candidates.recorded_signals()])
+        return _largest(_means([s.logprob for s in candidates.recorded_signals()]))
 
 
 @dataclass(frozen=True)
@@ -140,11 +147,11 @@ class Entropy:
     """Smallest mean entropy of the next-token distribution."""
 
     def choose(self, candidates: Candidates) -> Choice:
-        return _largest([-float(s.entropy.mean()) for s in candidates.recorded_signals()])
+        return _largest(-_means([s.entropy for s in candidates.recorded_signals()]))
 
 
 def _self_certainty(candidates: Candidates) -> Float[np.ndarray, " n"]:
-    return np.array([float(s.self_certainty.mean()) for s in candidates.recorded_signals()])
+    return _means([s.self_certainty for s in candidates.recorded_signals()])
 
 
 @dataclass(frozen=True)
@@ -177,6 +184,10 @@ class BordaVote:
         return vote(answers, np.maximum(voters - rank + 1, 0.0) ** self.power)
 
 
+_Measure = Callable[[Sequence[np.ndarray], int], np.ndarray]
+"""The confidence of each completion, from the confidence of its tokens and the size of a group."""
+
+
 def _group_means(confidence: Float[np.ndarray, " tokens"], window: int) -> Float[np.ndarray, " groups"]:
     """Mean confidence of every window of this many tokens, one token apart; of all tokens where they are fewer."""
     width = min(window, len(confidence))
@@ -190,11 +201,22 @@ def _bottom10(confidence: Float[np.ndarray, " tokens"], window: int) -> float:
     return float(np.partition(groups, lowest - 1)[:lowest].mean())
 
 
-_MEASURES = {
-    "mean": lambda confidence, window: float(confidence.mean(dtype=float)),
-    "bottom10": _bottom10,
-    "tail": lambda confidence, window: float(confidence[-window:].mean(dtype=float)),
-    "lowest": lambda confidence, window: float(_group_means(confidence, window).min()),
+def _of_groups(measure: Callable[[np.ndarray, int], float]) -> _Measure:
+    """A measure of each completion's groups; with one group only, which the mean is, no groups are formed."""
+
+    def measured(confidence: Sequence[np.ndarray], window: int) -> np.ndarray:
+        if max(map(len, confidence)) <= window:
+            return _means(confidence)
+        return np.array([measure(c, window) for c in confidence])
+
+    return measured
+
+
+_MEASURES: Mapping[str, _Measure] = {
+    "mean": lambda confidence, window: _means(confidence),
+    "bottom10": _of_groups(_bottom10),
+    "tail": lambda confidence, window: _means([c[-window:] for c in confidence]),
+    "lowest": _of_groups(lambda confidence, window: float(_group_means(confidence, window).min())),
 }
 
 
@@ -206,7 +228,7 @@ def _check_measure(name: str, measure: str, window: int) -> None:
 
 
 def _deep_confidence(candidates: Candidates, measure: str, window: int) -> Float[np.ndarray, " n"]:
-    return np.array([_MEASURES[measure](s.confidence, window) for s in candidates.recorded_signals()])
+    return _MEASURES[measure]([s.confidence for s in candidates.recorded_signals()], window)
 
 
 @dataclass(frozen=True)
@@ -265,8 +287,9 @@ class SoftSelfConsistency:
         logs = [s.logprob.astype(float) for s in candidates.recorded_signals()]
         if self.aggregate == "product":
             return _largest([float(log.sum()) for log in logs])  # in logarithms: products of thousands vanish
-        reduce = np.mean if self.aggregate == "mean" else np.min
-        return _largest([float(reduce(np.exp(log))) for log in logs])
+        if self.aggregate == "min":
+            return _largest([float(np.exp(log.min())) for log in logs])
+        return _largest(_means([np.exp(log) for log in logs]))
 
 
 @dataclass(frozen=True)

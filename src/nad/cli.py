@@ -1,5 +1,6 @@
 """The command line: a public contract (options, JSON, exit codes). Nothing heavy is imported until it is used."""
 
+import gc
 import json
 import os
 import sys
@@ -215,4 +216,6 @@ def _explain(error: BaseException) -> tuple[int, str]:
 
 def entry() -> None:
     """The console script."""
-    sys.exit(main())
+    code = main()
+    gc.freeze()  # else Python searches all of torch for garbage once more before it ends, which takes a second
+    sys.exit(code)

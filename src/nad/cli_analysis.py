@@ -54,11 +54,11 @@ def figures(
     """The paper's figures as PNG and SVG, with the numbers behind each as CSV."""
     opened = _open(runs, partial)
     from nad.analysis.digest import digest
-    from nad.analysis.drawing import require_matplotlib, save
+    from nad.analysis.drawing import require_libraries, save
     from nad.analysis.figures import all_figures
     from nad.present import status
 
-    require_matplotlib()
+    require_libraries()
     with status("reading") as watch:
         digests = [digest(run, watch=watch) for run in opened]
         drawn, missing = all_figures(digests)
@@ -75,11 +75,11 @@ def report(
 ) -> None:
     """One HTML file with tables, figures and an explorer of problems and samples; it needs no network."""
     opened = _open(runs, partial)
-    from nad.analysis.drawing import require_matplotlib
+    from nad.analysis.drawing import require_libraries
     from nad.analysis.report import report as make
     from nad.present import status
 
-    require_matplotlib()
+    require_libraries()
     with status() as watch:
         document = make(opened, shlex.join(["nad", *sys.argv[1:]]), watch)
     _write(out / "report.html", document)

@@ -31,8 +31,12 @@ def bootstrap_means(values: Float[np.ndarray, "problems columns"], seed: int = 0
 
 def auroc(scores: Float[np.ndarray, " n"], correct: Sequence[bool | None]) -> float | None:
     """Chance that a right sample scores above a wrong one, ties counted half; None without both kinds."""
-    grades = np.array([-1 if c is None else int(c) for c in correct])
-    return pairs_above(scores, (grades == 1)[:, None] & (grades == 0)[None, :])
+    right = scores[[i for i, c in enumerate(correct) if c is True]]
+    wrong = scores[[i for i, c in enumerate(correct) if c is False]]
+    if not len(right) or not len(wrong):
+        return None
+    above, level = (right[:, None] > wrong).sum(), (right[:, None] == wrong).sum()
+    return float((above + 0.5 * level) / (len(right) * len(wrong)))
 
 
 def pairs_above(scores: Float[np.ndarray, " n"], pairs: Bool[np.ndarray, "n n"]) -> float | None:

@@ -1,7 +1,6 @@
 """Choosing again from a recorded run: every method at every stop, without the model (Tables 1-3, Fig. 8)."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -101,7 +100,7 @@ def reselect(run: Run, methods: Sequence[Method], stops: Mapping[str, StopRule])
             f"the run was recorded with --stop-at {run.manifest.stop_at}: its answers have no end and no grade; "
             "record one with --stop-at none"
         )
-    judged = [_judge(record, run.manifest, methods, stops) for record in _read_ahead(run)]
+    judged = [_judge(record, run.manifest, methods, stops) for record in run]
     if not judged:
         raise NadError("the run holds no problem")
     reference, *_ = keys = list(judged[0].outcomes)
@@ -117,16 +116,6 @@ def reselect(run: Run, methods: Sequence[Method], stops: Mapping[str, StopRule])
         rows=tuple(_with_intervals(rows, list(columns.values()), columns[reference])),
         length_matched=tuple(_length_matched(label, [p.matched[label] for p in judged]) for label in stops),
     )
-
-
-def _read_ahead(run: Run) -> Iterator[ProblemRecord]:
-    """The run's problems, the next one read and unpacked while one is judged."""
-    with ThreadPoolExecutor(1) as reader:
-        records = iter(run)
-        ahead = reader.submit(next, records, None)
-        while (record := ahead.result()) is not None:
-            ahead = reader.submit(next, records, None)
-            yield record
 
 
 def _judge(

@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from nad.agreement import consensus_matrix
 from nad.errors import UsageError
@@ -119,24 +119,32 @@ class DBSCAN:
 
     def _largest_cluster(self, consensus: Consensus) -> Int[np.ndarray, " members"] | None:
         """Ties of size go to the tighter cluster (smaller mean distance), then to the smaller first index."""
-        from sklearn import config_context
-        from sklearn.cluster import DBSCAN as Clustering
-
         distance = np.clip(1 - consensus.similarity, 0, 1)
         n = len(distance)
         if n == 1:
             return None
-        eps = np.quantile(distance[~np.eye(n, dtype=bool)], self.quantile)
-        # eps = 0 is a legal radius here (identical completions), but the library wants a positive one.
-        radius = max(float(eps), np.finfo(float).tiny)
-        clustering = Clustering(eps=radius, min_samples=self.min_samples, metric="precomputed")
-        # Its checks of the input, which is checked above, take longer than the clustering of 64 points.
-        with config_context(assume_finite=True, skip_parameter_validation=True):
-            labels = clustering.fit_predict(distance)
-        clusters = [np.flatnonzero(labels == label) for label in range(labels.max() + 1)]
+        near = distance <= np.quantile(distance[~np.eye(n, dtype=bool)], self.quantile)
+        clusters = _density_clusters(near, near.sum(axis=1) >= self.min_samples)
         if not clusters:
             return None
         return min(clusters, key=lambda c: (-len(c), round(float(distance[np.ix_(c, c)].mean()), 9), c[0]))
+
+
+def _density_clusters(near: Bool[np.ndarray, "n n"], core: Bool[np.ndarray, " n"]) -> list[Int[np.ndarray, " members"]]:
+    """DBSCAN's clusters (Ester et al. 1996) by their first core point: the core points in reach of one another.
+
+    Points near a core point belong to its cluster, to the first one if there are several.
+    """
+    clusters, free = [], np.ones(len(core), dtype=bool)
+    for seed in np.flatnonzero(core):
+        if not free[seed]:
+            continue
+        members = np.arange(len(core)) == seed
+        while (reached := near[members & core].any(axis=0) & free & ~members).any():
+            members |= reached
+        free &= ~members
+        clusters.append(np.flatnonzero(members))
+    return clusters
 
 
 @dataclass(frozen=True)

@@ -22,9 +22,13 @@ def bigram_sets(completions: Sequence[Sequence[int]]) -> list[ActivationSet]:
 
 
 def _first_places(items: Sequence[np.ndarray], offset: int) -> list[ActivationSet]:
-    known = np.unique(np.concatenate(items))
+    """The sets of items, numbered over all sequences; each with its first place, `offset` added."""
+    known, ids = np.unique(np.concatenate(items), return_inverse=True)
+    ends = np.cumsum([len(array) for array in items])
     sets = []
-    for array in items:
-        item, place = np.unique(array, return_index=True)
-        sets.append(activation_set(np.searchsorted(known, item), place + offset, np.zeros(len(item))))
+    for own in np.split(ids, ends[:-1]):
+        place = np.full(len(known), -1)
+        place[own[::-1]] = np.arange(len(own))[::-1]  # of equal indices the last one counts: the first place
+        item = np.flatnonzero(place >= 0)
+        sets.append(activation_set(item, place[item] + offset, np.zeros(len(item))))
     return sets

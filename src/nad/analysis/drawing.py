@@ -6,6 +6,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,12 +54,11 @@ class Drawn:
     data: Mapping[str, "Sequence[Any] | np.ndarray"]
 
 
-def require_matplotlib() -> None:
+def require_libraries() -> None:
     """Raises NadError with the install command where the extra is missing."""
-    try:
-        import matplotlib.figure  # noqa: F401
-    except ImportError as error:
-        raise NadError("figures need matplotlib; install it: pip install 'nad[report]'") from error
+    missing = [name for name in ("matplotlib", "sklearn", "scipy") if find_spec(name) is None]
+    if missing:
+        raise NadError(f"figures need {', '.join(missing)}; install it: pip install 'nad[report]'")
 
 
 @contextmanager
@@ -73,7 +73,7 @@ def _style() -> "Iterator[None]":
 @contextmanager
 def canvas(width: float, height: float, columns: int = 1, rows: int = 1) -> "Iterator[tuple[Figure, list[Axes]]]":
     """An empty figure of this size in inches with its axes, row by row; drawn in our style, without global state."""
-    require_matplotlib()
+    require_libraries()
     from matplotlib.figure import Figure
 
     with _style():

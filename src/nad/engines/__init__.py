@@ -1,6 +1,8 @@
 """What runs a model: the Engine contract, and `load_engine`."""
 
+import gc
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Protocol, runtime_checkable
@@ -108,5 +110,18 @@ def load_engine(
     if engine not in targets:
         raise UsageError(f"unknown engine {engine!r}; allowed: {', '.join(targets)}")
     module, _, function = targets[engine].partition(":")
-    load: Callable[..., Engine] = getattr(import_module(module), function)
-    return load(model, device=device, dtype=dtype, report=report)
+    with _without_collection():
+        load: Callable[..., Engine] = getattr(import_module(module), function)
+        return load(model, device=device, dtype=dtype, report=report)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """Importing torch and transformers makes a million objects that all stay: searching them for garbage takes 1 s."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -1,6 +1,7 @@
 """Linear layers for the few dozen rows of a decoding batch on a CPU (docs/decisions/0011-packed-linear.md)."""
 
 import platform
+from collections.abc import Iterable
 
 import psutil
 import torch
@@ -30,12 +31,10 @@ class PackedLinear(nn.Linear):
         return torch.ops.mkldnn._linear_pointwise(x, packed, self.bias, "none", [], "")
 
 
-def pack_linears(model: nn.Module) -> None:
-    """Make the plain float32 linear layers of a model on an x86 CPU PackedLinear, if the memory allows."""
+def pack_linears(modules: Iterable[nn.Module]) -> None:
+    """Make the plain float32 linear layers among the modules PackedLinear on an x86 CPU, if the memory allows."""
     linears = [
-        m
-        for m in model.modules()
-        if type(m) is nn.Linear and m.weight.device.type == "cpu" and m.weight.dtype == torch.float32
+        m for m in modules if type(m) is nn.Linear and m.weight.device.type == "cpu" and m.weight.dtype == torch.float32
     ]
     available = torch.backends.mkldnn.is_available() and platform.machine() in ("x86_64", "AMD64")
     size = sum(linear.weight.nbytes for linear in linears)

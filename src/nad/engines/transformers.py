@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from nad.activation import ActivationRule
 from nad.engines.gates import GateTap, find_gated_ffns
+from nad.engines.lean import LeanStep
 from nad.engines.loading import load
 from nad.engines.packed_linear import pack_linears
 from nad.engines.recorder import ActivationRecorder, Step
@@ -52,14 +53,15 @@ class TransformersEngine:
         self.dtype = str(model.dtype).removeprefix("torch.")
         self.revision: str | None = getattr(config, "_commit_hash", None)
         self._ffns = find_gated_ffns(model, self._layers)
-        pack_linears(model)
+        self._lean = LeanStep(model) if LeanStep.fits(model) else None
+        pack_linears([*model.modules(), *(self._lean.linears if self._lean else [])])
         self._unembed = model.get_output_embeddings().weight.detach()
         self._tap = GateTap(self._ffns)
         self._stock_because = "" if model._supports_attention_backend else "its attention cannot be replaced"
         self.context_window = int(getattr(config, "max_position_embeddings", None) or 2**31)
         self.neurons = self._layers * self._ffns[0].neurons
         self.eos = _end_tokens(model, tokenizer)
-        self._check_shared_attention()
+        self._check_decoding_step()
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -176,8 +178,11 @@ class TransformersEngine:
             if self._stock_because:
                 return self._forward(cache, ids, keep=1)[:, -1]
             cache.attended = 0
-            with attention_of(self._model, ATTENTION):
-                logits = self._forward(cache, ids, keep=1, nad_cache=cache)
+            if self._lean and not self._lean.bypasses_hooks():
+                logits = self._lean(cache, ids)
+            else:
+                with attention_of(self._model, ATTENTION):
+                    logits = self._forward(cache, ids, keep=1, nad_cache=cache)
         if cache.attended != self._layers:
             raise NotShareable(f"{cache.attended} of {self._layers} layers used the replaced attention")
         return logits[:, -1]
@@ -187,24 +192,29 @@ class TransformersEngine:
         return self._tap.take(rows)
 
     @torch.inference_mode()
-    def _check_shared_attention(self) -> None:
-        """Use the stock attention for good when the shared-prompt form cannot express the model's, or differs."""
+    def _check_decoding_step(self) -> None:
+        """Use the lean step, else the shared prompt, else (for good) the stock attention: the first that agrees."""
         if self._stock_because:
             return
+        try:
+            if self._lean and not self._agrees_with_stock():
+                self._lean = None
+            if not self._lean and not self._agrees_with_stock():
+                self._stock_because = "the shared-prompt attention gave other logits"
+        except NotShareable as reason:
+            self._stock_because = str(reason)
+
+    def _agrees_with_stock(self) -> bool:
+        """Whether a decoding step gives the logits of a plain forward pass."""
         tokens = [(7 * i + 5) % self._model.config.get_text_config().vocab_size for i in range(3)]
         _, expected = self.prefill(tokens)
         cache, _ = self.prefill(tokens[:-1])
         cache.open_rows()
-        try:
-            got = self.decode_step(cache, np.array(tokens[-1:]))
-        except NotShareable as reason:
-            self._stock_because = str(reason)
-            return
+        got = self.decode_step(cache, np.array(tokens[-1:]))
         # Some stock attentions take the softmax in float32 even where the model computes in float64.
         precision = max(torch.finfo(dtype).eps for dtype in (got.dtype, torch.float32))
         tolerance = 50 * precision * expected.abs().max()
-        if not bool((got - expected).abs().max() <= tolerance):
-            self._stock_because = "the shared-prompt attention gave other logits"
+        return bool((got - expected).abs().max() <= tolerance)
 
     def _forward(self, cache: SharedPromptCache, ids: Tensor, keep: int, **extra: Any) -> Tensor:
         position = cache.get_seq_length() + torch.arange(ids.shape[1], device=ids.device)[None]
