@@ -5,7 +5,7 @@ Run: python benchmarks/sampling.py [--rounds 5] [--model M] [--prompts 10]
 For each of ten prompts, alternating in one process, medians over the rounds:
 - ours / generate: 64 x 32 tokens with the capture of all layers and the selection, against
   generate(num_return_sequences=64) without any capture, on a separately loaded, untouched model;
-- capture: our own loop with the capture against without it;
+- capture: the same (the selection included) against our own loop without any capture;
 - continuation: seconds per token of one continued answer, against generate of one sequence;
 - computed: tokens forwarded for the 64 x 32 sampled ones; distinct: different prefixes at position 32.
 At the end: peak memory of both over a long prompt, each in a process of its own (the prompt's keys and values are
@@ -14,13 +14,14 @@ do not.
 """
 
 import argparse
-import resource
 import statistics
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 
+import psutil
 import torch
 from transformers import PreTrainedModel
 
@@ -32,7 +33,7 @@ from nad.stopping import At
 from nad.types import Group, SamplingParams
 
 N, TOKENS, CONTINUED = 64, 32, 48
-LONG = "The committee met again on Tuesday and went through every open point of the plan, one after the other. " * 60
+LONG = "The committee met again on Tuesday and went through every open point of the plan, one after the other. " * 20
 PROMPTS = {
     "math: train": "A train travels 60 km in 45 minutes. What is its speed in km/h?",
     "math: word problem": "Natalia sold clips to 48 of her friends in April, and then she sold half as many clips in "
@@ -44,7 +45,7 @@ PROMPTS = {
     "chat: holiday": "I have three free days in October and like mountains and good food. Where should I go?",
     "fact: one word": "What is the capital of France?",
     "story": "Tell me a short story about a lighthouse keeper who finds a letter.",
-    "long: minutes": f"{LONG[:4000]}\n\nSummarise these minutes in one sentence.",
+    "long: minutes": f"{LONG}\n\nSummarise these minutes in one sentence.",
 }
 
 
@@ -59,15 +60,15 @@ def sample_and_select(engine: TransformersEngine, prompt: str) -> Group:
     return group
 
 
-def stock(model: PreTrainedModel, prompt: tuple[int, ...], n: int, tokens: int) -> None:
-    """transformers' own sampling of exactly `tokens` tokens."""
+def stock(model: PreTrainedModel, prompt: tuple[int, ...], n: int, tokens: int, least: int = 0) -> None:
+    """transformers' own sampling of up to `tokens` tokens, `least` at least."""
     ids = torch.tensor([prompt])
     model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
         num_return_sequences=n,
         max_new_tokens=tokens,
-        min_new_tokens=tokens,
+        min_new_tokens=least,
         do_sample=True,
         temperature=0.6,
         top_p=0.9,
@@ -100,22 +101,37 @@ def measure(engine: TransformersEngine, model: PreTrainedModel, prompt: str, rou
         ours = seconds(lambda: sample_and_select(engine, prompt))
         theirs = seconds(lambda: stock(model, tokens, N, TOKENS))
         bare = seconds(lambda: sample(engine, prompt, None))
-        captured = seconds(lambda: sample(engine, prompt, ActivationRule()))
-        alone = seconds(lambda: stock(model, tokens, 1, CONTINUED)) / CONTINUED
-        columns.append((theirs, ours / theirs, captured / bare, per_token(engine, group, CONTINUED) / alone))
+        alone = seconds(lambda: stock(model, tokens, 1, CONTINUED, CONTINUED)) / CONTINUED
+        columns.append((theirs, ours / theirs, ours / bare, per_token(engine, group, CONTINUED) / alone))
     medians = [statistics.median(column) for column in zip(*columns, strict=True)]
     return [*medians, group.computed_tokens / (N * TOKENS), group.distinct]
 
 
 def peak_mb(model: str | None, who: str) -> None:
-    """Print how far 64 samples behind a long prompt raise this process' peak memory, in MB."""
+    """Print by how much 64 samples behind a long prompt raise this process' memory at most, in MB."""
     _, loaded, tokenizer = load(model, "auto", "auto", lambda text: None)
     engine = TransformersEngine(loaded, tokenizer, "")
-    one = {"ours": lambda p: sample_and_select(engine, p), "generate": lambda p: stock(loaded, engine.encode(p), N, 4)}
-    one[who]("Hello")
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    one[who](LONG)
-    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024)
+    tokens = engine.encode(LONG)
+    few = {
+        "ours": lambda: engine.sample(tokens[:20], 8, SamplingParams(max_tokens=2), At(2), None),
+        "generate": lambda: stock(loaded, tokens[:20], 8, 2),
+    }
+    many = {"ours": lambda: sample_and_select(engine, LONG), "generate": lambda: stock(loaded, tokens, N, 4)}
+    few[who]()
+    process, done = psutil.Process(), threading.Event()
+    before = largest = process.memory_info().rss
+
+    def watch() -> None:
+        nonlocal largest
+        while not done.wait(0.01):
+            largest = max(largest, process.memory_info().rss)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    many[who]()
+    done.set()
+    watcher.join()
+    print((largest - before) / 1e6)
 
 
 def start_up(model: list[str], rounds: int) -> float:
