@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 from planted import PlantedEngine, PlantedTask, record, sample
+from tiny import tiny_engine
 
 from nad.errors import NadError, UsageError
 from nad.evaluate import EvalProgress, Settings, evaluate, problem_seed
 from nad.grader import graded
 from nad.spans import Spans
 from nad.store import PARTS, PENDING, RunStore, open_run
+from nad.tasks import Problem, load_task
 from nad.types import SamplingParams
 from nad.universal import named_response
 
@@ -71,6 +73,33 @@ def test_a_text_without_an_end_is_not_graded() -> None:
     unfinished = replace(unfinished, completion=replace(unfinished.completion, finish_reason=None))
     found = graded(PlantedTask(), PlantedTask().problems()[0], record("p0", [unfinished, sample(1, [4, 2], {})]))
     assert [(s.answer, s.correct) for s in found.samples] == [(None, None), ("4", True)]
+
+
+def test_a_block_the_template_opened_and_nobody_closed_has_no_answer() -> None:
+    """Only the prompt shows that such a text is still thinking."""
+    task = load_task("arithmetic_1", limit=1)
+    (problem,) = task.problems()
+    one = sample(0, [1, 2], {})
+    cut = replace(one, completion=replace(one.completion, text=f"so far it is \\boxed{{{problem.answer}}}"))
+    closed = replace(one, completion=replace(one.completion, text=f"yes</think> \\boxed{{{problem.answer}}}"))
+    for thinking, expected in ((True, [False, True]), (False, [True, True])):
+        found = graded(task, problem, record(problem.id, [cut, closed], thinking=thinking)).samples
+        assert [s.correct for s in found] == expected
+        assert [s.answer is not None for s in found] == expected
+
+
+@pytest.mark.parametrize("opened", [True, False])
+def test_an_opened_thinking_block_is_seen_in_the_prompt(opened: bool, memory: str) -> None:
+    class Anything(PlantedTask):
+        def answer(self, problem: Problem, text: str) -> None:
+            return None
+
+        def grade(self, problem: Problem, text: str) -> bool:
+            return False
+
+    settings = replace(SETTINGS, n=2, params=SamplingParams(max_tokens=3), template_args={"enable_thinking": opened})
+    store = evaluate(tiny_engine("llama"), Anything(), memory, settings)
+    assert [r.thinking for r in store] == [opened] * 4
 
 
 def test_equal_texts_are_graded_once(tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from hand import MANY, hand_digest, hand_run, named
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install 'nad[report]'")
 
+from nad.analysis import drawing
 from nad.analysis.digest import digest
 from nad.analysis.drawing import png, save
 from nad.analysis.figures import (
@@ -182,8 +183,6 @@ def test_no_text_overlaps(make):
 
 
 def test_without_matplotlib_the_command_is_named(monkeypatch):
-    import sys
-
-    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    monkeypatch.setattr(drawing, "find_spec", lambda name: None if name == "matplotlib" else name)
     with pytest.raises(NadError, match=r"pip install 'nad\[report\]'"):
         figure_4b(hand_digest())

@@ -14,6 +14,7 @@ from nad.activation import ActivationRule
 from nad.engines import Engine
 from nad.errors import NadError, UsageError
 from nad.grader import grader_of
+from nad.grading import THINKING
 from nad.records import GradedSample, Manifest, ProblemRecord
 from nad.spans import Spans
 from nad.stopping import Never, Progress, StopRule, Watched, stop_label
@@ -122,7 +123,14 @@ def sample_problem(
     ]
     consistent = most_consistent(engine, prompt, group, settings.template_args) if settings.consistency else None
     return ProblemRecord(
-        problem.id, group.prompt_tokens, tuple(samples), group.computed_tokens, prompt, params.seed, consistent
+        problem=problem.id,
+        prompt_tokens=group.prompt_tokens,
+        samples=tuple(samples),
+        computed_tokens=group.computed_tokens,
+        prompt=prompt,
+        seed=params.seed,
+        consistent=consistent,
+        thinking=engine.decode(tokens).rstrip().endswith(THINKING),
     )
 
 

@@ -10,6 +10,7 @@ from multiprocessing.connection import Connection
 from typing import Protocol, runtime_checkable
 
 from nad.errors import NadError
+from nad.grading import THINKING
 from nad.records import GradedSample, ProblemRecord
 from nad.store import PENDING, RunStore
 from nad.tasks.base import Problem, Task
@@ -29,8 +30,9 @@ def grade_part(store: RunStore, task: Task, problem: Problem, index: int) -> Non
 
 def graded(task: Task, problem: Problem, record: ProblemRecord) -> ProblemRecord:
     """The record with answers and grades; equal texts are graded once, unfinished samples not at all."""
+    opened = THINKING if record.thinking else ""
     texts = {s.completion.text for s in record.samples if s.completion.finish_reason is not None}
-    verdicts = {text: (task.answer(problem, text), task.grade(problem, text)) for text in sorted(texts)}
+    verdicts = {t: (task.answer(problem, opened + t), task.grade(problem, opened + t)) for t in sorted(texts)}
 
     def verdict(sample: GradedSample) -> GradedSample:
         finished = sample.completion.finish_reason is not None

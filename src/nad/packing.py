@@ -31,6 +31,7 @@ SCHEMA = pa.schema(
         pa.field("computed_tokens", pa.int64(), nullable=False),
         pa.field("seed", pa.uint64()),
         pa.field("consistent", pa.int32()),
+        pa.field("thinking", pa.bool_(), nullable=False),
         pa.field("sample", pa.int32(), nullable=False),
         pa.field("tokens", pa.list_(pa.int32()), nullable=False),
         pa.field("text", pa.string(), nullable=False),
@@ -86,6 +87,7 @@ def _columns(record: ProblemRecord) -> dict[str, pa.Array | list]:
         "computed_tokens": [record.computed_tokens] * n,
         "seed": [record.seed] * n,
         "consistent": [record.consistent] * n,
+        "thinking": [record.thinking] * n,
         "sample": [c.index for c in completions],
         "tokens": _lists("tokens", [np.array(c.tokens, np.int32) for c in completions]),
         # A lone half of a surrogate pair can stand in no file; models write such text only by accident.
@@ -129,6 +131,7 @@ def unpack(data: bytes) -> ProblemRecord:
         prompt=first["prompt"],
         seed=first["seed"],
         consistent=first["consistent"],
+        thinking=first["thinking"],
     )
 
 

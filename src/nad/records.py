@@ -64,6 +64,7 @@ class ProblemRecord:
     """All samples of one problem. `seed` is what they were drawn with.
 
     `consistent` is the sample the model itself called the most consistent (universal self-consistency), when asked.
+    `thinking` is whether the chat template opened a thinking block, so that the completions begin inside it.
     """
 
     problem: str
@@ -73,6 +74,7 @@ class ProblemRecord:
     prompt: str = ""
     seed: int | None = None
     consistent: int | None = None
+    thinking: bool = False
 
     @property
     def group(self) -> Group:

@@ -7,6 +7,7 @@ import numpy as np
 
 from nad.activation import ActivationRule, activation_set
 from nad.errors import UsageError
+from nad.grading import THINKING
 from nad.positions import stop_position
 from nad.prefixes import prefix_curve
 from nad.records import GradedSample, ProblemRecord, Run
@@ -65,9 +66,14 @@ class ReplayEngine:
         raise UsageError("the recorded run has no such text; a replay has no tokenizer")
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of a recorded completion or of neighbouring tokens of one; of others one token after the other."""
+        """The text of a recorded completion or of neighbouring tokens of one; of others one token after the other.
+
+        A recorded prompt's text is what the record has of it: the user's, and a thinking block its template opened.
+        """
         if not tokens:
             return ""
+        if asked := self._by_tokens.get(tuple(tokens)):
+            return asked.prompt + (THINKING if asked.thinking else "")
         wanted = np.asarray(tokens)
         for start in np.flatnonzero(self._stream == wanted[0]):
             if np.array_equal(self._stream[start : start + len(wanted)], wanted):
