@@ -145,7 +145,7 @@ def _captioned(drawn: Drawn) -> "Iterator[None]":
     """The figure made taller, with its caption in the new strip at the bottom."""
     figure = drawn.figure
     width, height = figure.get_size_inches()
-    lines = textwrap.wrap(f"{drawn.title}. {drawn.caption}", int(width * 19))
+    lines = textwrap.wrap(f"{drawn.title}. {drawn.caption}", int(width * 18))
     strip = 0.13 * len(lines) + 0.12
     share = strip / (height + strip)
     engine: Any = figure.get_layout_engine()

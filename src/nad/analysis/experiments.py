@@ -101,6 +101,10 @@ def figure_7(run: RunDigest) -> Drawn:
     return Drawn(file_name("fig7", run), title, caption, figure, data)
 
 
+_WIDE = 20
+"""Token counts this many times apart are drawn on a logarithmic axis."""
+
+
 def figure_8(run: RunDigest) -> Drawn:
     """Accuracy and tokens by stop position, from 32 to the longest answer (Figs. 8 to 10, section 5.3)."""
     require(run, "full", "group", "grades")
@@ -126,12 +130,14 @@ def figure_8(run: RunDigest) -> Drawn:
         computed = np.array(data["computed_tokens"][: len(positions)])
         axes[1].plot(positions, computed, color="#767676", linewidth=2.5, alpha=0.6, label="kNN, shared prefixes once")
         axes[0].set(ylabel="accuracy (%)")
-        axes[1].set(ylabel="tokens", yscale="log")
+        # A logarithmic axis over less than a decade would have no tick.
+        axes[1].set(ylabel="tokens", yscale="log" if full >= _WIDE * computed.min() else "linear")
+        axes[1].yaxis.set_major_formatter("{x:,.0f}")
         for axis in axes:
             axis.set_xscale("log", base=2)
             axis.set(xlabel="stop position (tokens)")
             axis.set_xticks(_ticks(positions), [f"{p:,}" for p in _ticks(positions)], minor=False)
-            axis.minorticks_off()
+            axis.xaxis.minorticks_off()
         axes[1].legend(loc="lower right")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     caption = (
@@ -155,7 +161,7 @@ def _percent(estimate: metrics.Estimate) -> str:
 
 def _ticks(positions: Sequence[int]) -> list[int]:
     """At most six positions, the first and the last among them; none so close to the last that labels touch."""
-    inner = [p for p in positions[:-1] if 1.5 * p < positions[-1]]
+    inner = [p for p in positions[:-1] if 1.5 * p <= positions[-1]]
     return [*inner[:: -(-len(inner) // 5)], positions[-1]] if inner else [positions[-1]]
 
 

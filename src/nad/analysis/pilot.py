@@ -30,11 +30,12 @@ def figure_2(run: RunDigest) -> Drawn:
     rng = np.random.default_rng(0)
     shown = chunks if len(chunks) <= _MOST_POINTS else chunks[rng.choice(len(chunks), _MOST_POINTS, replace=False)]
     neurons, entropy, certainty = shown.T
+    look: dict[str, Any] = {"alpha": 0.25, "markersize": 3.0} if len(shown) > 500 else {"alpha": 0.7, "markersize": 6.0}
     with canvas(6.8, 2.9, columns=2) as (figure, axes):
         told = []
         signals = ((2, "self-certainty (nats)", certainty), (1, "entropy (nats)", entropy))
         for axis, (column, label, values) in zip(axes, signals, strict=True):
-            axis.plot(neurons, values, ".", color=CORRECT, alpha=0.25, markersize=3, rasterized=True, markeredgewidth=0)
+            axis.plot(neurons, values, ".", color=CORRECT, rasterized=True, markeredgewidth=0, **look)
             axis.set(xlabel="unique neurons of a chunk", ylabel=f"mean {label}")
             if len(chunks) < 3 or not np.ptp(chunks[:, 0]) or not np.ptp(chunks[:, column]):
                 axis.set_title("no correlation: too few chunks, or one value")
