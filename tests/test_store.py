@@ -110,8 +110,8 @@ def test_bytes_that_are_no_part_are_refused() -> None:
 
 def test_another_schema_version_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     data = pack(record("p0", [sample(0, [1, 0], {})]))
-    monkeypatch.setattr("nad.packing.SCHEMA_VERSION", 2)
-    with pytest.raises(NadError, match="schema version 1, but this nad reads version 2"):
+    monkeypatch.setattr("nad.packing.SCHEMA_VERSION", 3)
+    with pytest.raises(NadError, match="schema version 2, but this nad reads version 3"):
         unpack(data)
 
 

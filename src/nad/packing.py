@@ -19,7 +19,7 @@ from nad.errors import NadError
 from nad.records import GradedSample, ProblemRecord
 from nad.types import Completion, Signals
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _VERSION_KEY = b"nad_schema"
 _SIGNALS = ("logprob", "entropy", "self_certainty", "confidence", "chunk_neurons")
 

@@ -64,6 +64,10 @@ class LeanStep:
         return any(module._forward_hooks or module._forward_pre_hooks for module in skipped)
 
     def __call__(self, cache: SharedPromptCache, ids: Int[Tensor, "rows 1"]) -> Float[Tensor, "rows 1 v"]:
+        """The logits behind one more token of every row; its keys and values join the cache.
+
+        Raises NotShareable as the shared-prompt attention does. Source: the `forward` methods of `_LAYERS`.
+        """
         x = self._decoder.embed_tokens(ids)
         # All rows are at the same position.
         position = torch.full((1, 1), cache.get_seq_length(), device=ids.device)
