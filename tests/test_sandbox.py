@@ -316,6 +316,20 @@ def test_unsafe_execution_still_judges():
     assert run_tests("while True: pass", DOUBLES, QUICK, unsafe=True).passed is False
 
 
+def test_unsafe_execution_leaves_no_process_of_a_program_that_does_not_load(tmp_path):
+    """Without a sandbox nothing else would end it. It tells its number through a file."""
+    note = tmp_path / "pid"
+    stays = (
+        f"import os, time\nif os.fork() == 0:\n    open({str(note)!r}, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(300)\n"
+        f"while not os.path.exists({str(note)!r}) or not open({str(note)!r}).read():\n    time.sleep(0.01)\n1 / 0"
+    )
+    assert run_tests(stays, DOUBLES, unsafe=True).passed is False
+    pid = int(note.read_text())
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().rpartition(")")[2].split()[0] == "Z"
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root, to become somebody else")
 def test_it_also_works_for_an_unprivileged_user():
     if not Path("/usr/bin/python3").exists():

@@ -238,7 +238,15 @@ def judge_tests(job: dict[str, Any]) -> dict[str, object]:
     pid = fork(lambda: serve(job["program"], theirs), limits, null, null, theirs.fileno())
     theirs.close()
     tests = read_message()  # only now: the program was forked without them
-    judge = Judge(mine, limits)
+    try:
+        return _verdict(Judge(mine, limits), tests)
+    finally:
+        sweep(pid)
+        os.waitpid(pid, 0)
+
+
+def _verdict(judge: Judge, tests: dict[str, Any]) -> dict[str, object]:
+    """What the tests say of the program at the judge's other end."""
     try:
         judge.reply()
     except (Exception, ProgramLost) as error:
@@ -256,9 +264,6 @@ def judge_tests(job: dict[str, Any]) -> dict[str, object]:
         return {"passed": None, "reason": str(error)}
     except BaseException as error:
         return {"passed": False, "reason": f"{type(error).__name__}: {error}"[:200]}
-    finally:
-        sweep(pid)
-        os.waitpid(pid, 0)
     return {"passed": True, "reason": ""}
 
 
