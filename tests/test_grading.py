@@ -1,5 +1,6 @@
 """Answers written by hand, and what must be made of them."""
 
+import io
 import json
 import os
 import signal
@@ -219,3 +220,23 @@ def test_the_answer_of_the_next_problem_of_math500_is_wrong():
     problems = task.problems()
     wrong = [(p, q) for p, q in pairwise(problems) if p.answer != q.answer.removeprefix("x=")]
     assert [p.id for p, q in wrong if task.grade(p, f"\\boxed{{{q.answer}}}") is not False] == []
+
+
+def test_an_answer_the_parser_breaks_on_is_not_graded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The parser's failure says nothing about the answer; what is no mathematics at all parses, and is wrong."""
+    equivalence = pytest.importorskip("nad.equivalence", reason="needs math-verify: pip install 'nad[eval]'")
+    parse = equivalence._parsed
+
+    def breaks(text: str) -> list[object]:
+        if text == "7":
+            raise ValueError("broken")
+        return parse(text)
+
+    monkeypatch.setattr(equivalence, "_parsed", breaks)
+    monkeypatch.setattr("logging.disable", lambda level: None)  # it would silence the tests behind this one
+    asked = [{"gold": "4", "answer": answer} for answer in ("7", "x^{", "4")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("".join(json.dumps(question) + "\n" for question in asked)))
+    equivalence.main()
+    assert capsys.readouterr().out.split() == ["ready", "null", "false", "true"]
