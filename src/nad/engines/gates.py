@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -22,7 +21,7 @@ class GatedFFN:
 
     gate: nn.Linear
     half: slice
-    act: Callable[[Tensor], Tensor]
+    act: nn.Module
     down: nn.Linear
 
     @property
@@ -99,7 +98,10 @@ def _computes(module: nn.Module, ffn: GatedFFN, up: nn.Linear, up_half: slice) -
 
 
 class GateTap:
-    """Collects x W_g of chosen positions from every feed-forward layer, forward pass by forward pass."""
+    """Collects act(x W_g) of chosen positions from every feed-forward layer, forward pass by forward pass.
+
+    What the model computed is taken as it is; in half precision the activation is taken again, in float32.
+    """
 
     def __init__(self, ffns: list[GatedFFN]) -> None:
         self._ffns = ffns
@@ -109,7 +111,7 @@ class GateTap:
     def listening(self, positions: slice) -> Iterator[None]:
         """Record the gates of these sequence positions during one forward pass."""
         self._seen = [None] * len(self._ffns)
-        handles = [ffn.gate.register_forward_hook(self._hook(layer, positions)) for layer, ffn in enumerate(self._ffns)]
+        handles = [ffn.act.register_forward_hook(self._hook(layer, positions)) for layer, ffn in enumerate(self._ffns)]
         try:
             yield
         finally:
@@ -117,12 +119,12 @@ class GateTap:
                 handle.remove()
 
     def _hook(self, layer: int, positions: slice) -> Callable[..., None]:
-        half = self._ffns[layer].half
-
-        def keep(module: nn.Module, args: Any, output: Tensor) -> None:
+        def keep(act: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self._seen[layer] is not None:
                 raise NadError(f"layer {layer} ran twice in one forward pass; its gates cannot be told apart")
-            self._seen[layer] = output[:, positions, half].flatten(0, 1)
+            exact = torch.promote_types(output.dtype, torch.float32)
+            activated = output[:, positions] if output.dtype == exact else act.forward(args[0][:, positions].to(exact))
+            self._seen[layer] = activated.flatten(0, 1)
 
         return keep
 

@@ -162,7 +162,7 @@ class ActivationRecorder:
             gate = torch.cat([s.gates[layer] for s in steps])
             push = neuron_logits(ffn.down.weight.to(self._dtype), unembed)
             for part in torch.arange(len(row), device=row.device).split(size):
-                yield layer, part, push[token[part]].mul_(ffn.act(gate[row[part]].to(self._dtype)))
+                yield layer, part, push[token[part]].mul_(gate[row[part]])
 
     def _position_of_pairs(self) -> Int[Tensor, " pairs"]:
         counts = [len(s.row) for s in self._steps]

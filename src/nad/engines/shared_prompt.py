@@ -25,11 +25,7 @@ class NotShareable(Exception):
 
 
 class SharedPromptLayer(CacheLayerMixin):
-    """One layer's keys and values: the prompt's [1, heads, prompt, dim] and the rows' [rows, heads, suffix, dim].
-
-    Behind an open prompt keys lie with their tokens innermost: the products with a few queries are then several
-    times faster than with rows of keys.
-    """
+    """One layer's keys and values: the prompt's [1, heads, prompt, dim] and the rows' [rows, heads, suffix, dim]."""
 
     is_sliding = False
 
@@ -38,7 +34,7 @@ class SharedPromptLayer(CacheLayerMixin):
         self.expand = expand
         self.rows = 0
         self.length = 0
-        self._suffix_keys: Float[Tensor, "room heads dim tokens"] | None = None
+        self._suffix_keys: Float[Tensor, "room heads tokens dim"] | None = None
         self._suffix_values: Float[Tensor, "room heads tokens dim"] | None = None
 
     def lazy_initialization(self, key_states: Tensor, value_states: Tensor) -> None:
@@ -54,8 +50,7 @@ class SharedPromptLayer(CacheLayerMixin):
         """The prompt is complete: what comes now are the suffixes of `rows` rows."""
         assert self.keys is not None and self.values is not None
         self.rows = rows
-        keys = self.keys.transpose(2, 3).contiguous().transpose(2, 3)
-        self.lazy_initialization(keys, self.values.contiguous())
+        self.lazy_initialization(self.keys.contiguous(), self.values.contiguous())
 
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append to the prompt until `open_rows`, then one token to every row's suffix.
@@ -91,16 +86,16 @@ class SharedPromptLayer(CacheLayerMixin):
         assert self.keys is not None
         if self._suffix_keys is None or self._suffix_values is None:
             _, heads, _, dim = self.keys.shape
-            self._suffix_keys = self.keys.new_empty(0, heads, dim, 0)
+            self._suffix_keys = self.keys.new_empty(0, heads, 0, dim)
             self._suffix_values = self.keys.new_empty(0, heads, 0, self._prompt_values.shape[3])
-        self._suffix_keys = _with_rows(_with_room(self._suffix_keys, 3, self.length, tokens), rows)
+        self._suffix_keys = _with_rows(_with_room(self._suffix_keys, 2, self.length, tokens), rows)
         self._suffix_values = _with_rows(_with_room(self._suffix_values, 2, self.length, tokens), rows)
 
     def suffix(self) -> tuple[Tensor, Tensor]:
         """Keys and values [rows, heads, suffix, dim] of the rows, as views."""
         assert self._suffix_keys is not None and self._suffix_values is not None
-        keys = self._suffix_keys[: self.rows, :, :, : self.length]
-        return keys.transpose(2, 3), self._suffix_values[: self.rows, :, : self.length]
+        keys, values = self._suffix_keys[: self.rows], self._suffix_values[: self.rows]
+        return keys[:, :, : self.length], values[:, :, : self.length]
 
     def expanded(self) -> tuple[Tensor, Tensor]:
         assert self.keys is not None and self.values is not None
@@ -209,11 +204,12 @@ def shared_prompt_attention(
     rows, heads, _, dim = query.shape
     kv_heads, prompt, suffix = key.shape[1], prompt_keys.shape[1], key.shape[2]
     group = heads // kv_heads
-    query = query.reshape(rows, kv_heads, group, dim)
+    query = query.reshape(rows, kv_heads, group, dim) * (scaling if scaling is not None else dim**-0.5)
     folded = query.transpose(0, 1).reshape(kv_heads, rows * group, dim)
     on_prompt = torch.bmm(folded, prompt_keys.transpose(1, 2)).view(kv_heads, rows, group, prompt).transpose(0, 1)
-    scores = torch.cat([on_prompt, query @ key.transpose(2, 3)], dim=-1)
-    scores = scores.mul_(scaling if scaling is not None else dim**-0.5)
+    # With few queries and many keys, keys times queries is faster than queries times keys.
+    on_suffix = (key @ query.transpose(2, 3)).transpose(2, 3)
+    scores = torch.cat([on_prompt, on_suffix], dim=-1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
     # Half precision is too coarse for a softmax: the stock attention takes it in float32 as well.
