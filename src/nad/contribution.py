@@ -1,5 +1,6 @@
 """Each neuron's push on an emitted token, and which pushes count (Eqs. 1, 5 and 6)."""
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
@@ -33,6 +34,21 @@ def strongest_per_layer(
     """The `per_layer` largest scores of one layer and their neurons, for each token (Eq. 5)."""
     kept = torch.topk(scores, min(per_layer, scores.shape[1]), dim=1, sorted=False)
     return kept.values, kept.indices
+
+
+def largest_places(
+    scores: Float[np.ndarray, "tokens neurons"], k: int
+) -> tuple[Float[np.ndarray, "tokens kept"], Int[np.ndarray, "tokens kept"]]:
+    """`strongest_per_layer` on a CPU, where numpy's partition of values is several times faster than torch.topk."""
+    tokens, neurons = scores.shape
+    k = min(k, neurons)
+    least = np.partition(scores, -k, axis=1)[:, -k, None]
+    reached = scores >= least
+    if np.any(np.count_nonzero(reached, axis=1) != k):  # several equal the least, or something is not a number
+        place = np.argpartition(scores, -k, axis=1)[:, -k:]
+    else:
+        place = np.flatnonzero(reached).reshape(tokens, k) - neurons * np.arange(tokens)[:, None]
+    return np.take_along_axis(scores, place, axis=1), place
 
 
 def strongest(

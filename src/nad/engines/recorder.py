@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,7 +12,7 @@ from jaxtyping import Float, Int, UInt16
 from torch import Tensor
 
 from nad.activation import ActivationRule, ActivationSet, activation_set
-from nad.contribution import neuron_logits, strongest, strongest_per_layer
+from nad.contribution import largest_places, neuron_logits, strongest, strongest_per_layer
 from nad.engines.gates import GatedFFN
 from nad.errors import NadError
 
@@ -19,6 +20,7 @@ _GATE_BYTES = 256 << 20
 """Gates held back before they are scored."""
 _SCORE_BYTES = 1 << 20
 """Scores of one layer held at once: a part that stays in a core's cache from the product to the selection."""
+_LAYERS_AT_ONCE = 8
 _NEVER = torch.iinfo(torch.int32).max
 
 
@@ -123,14 +125,8 @@ class ActivationRecorder:
 
     def _activated(self) -> _Activated:
         """The activations of all (row, token) pairs of the buffered steps (Eqs. 5 and 6); pairs counted through."""
-        rule, neurons = self._rule, self._ffns[0].neurons
-        scores: list[list[Tensor]] = [[] for _ in self._ffns]
-        ids: list[list[Tensor]] = [[] for _ in self._ffns]
-        for layer, _, part_scores in self._scores():
-            value, neuron = strongest_per_layer(part_scores, rule.per_layer)
-            scores[layer].append(value)
-            ids[layer].append(neuron.int() + layer * neurons)
-        kept, neuron = (torch.cat([torch.cat(parts) for parts in column], dim=1) for column in (scores, ids))
+        rule = self._rule
+        kept, neuron = self._kept_on_cpu() if self._first.device.type == "cpu" else self._kept()
         top, neuron = strongest(kept, neuron, rule.k)
         if not bool(top.isfinite().all()):
             raise NadError("neuron scores are not finite numbers; try --dtype float32")
@@ -139,6 +135,42 @@ class ActivationRecorder:
             return self._reaching(top.amin(dim=1), position)
         pair = torch.arange(len(top), device=top.device).repeat_interleave(top.shape[1])
         return _Activated(pair, position[pair], neuron.flatten(), top.flatten())
+
+    def _kept(self) -> tuple[Float[Tensor, "pairs kept"], Int[Tensor, "pairs kept"]]:
+        """What Eq. 5 keeps of every layer, side by side."""
+        scores: list[list[Tensor]] = [[] for _ in self._ffns]
+        ids: list[list[Tensor]] = [[] for _ in self._ffns]
+        for layer, _, part_scores in self._scores():
+            value, neuron = strongest_per_layer(part_scores, self._rule.per_layer)
+            scores[layer].append(value)
+            ids[layer].append(neuron.int() + layer * self._ffns[0].neurons)
+        kept, neuron = (torch.cat([torch.cat(parts) for parts in column], dim=1) for column in (scores, ids))
+        return kept, neuron
+
+    def _kept_on_cpu(self) -> tuple[Float[Tensor, "pairs kept"], Int[Tensor, "pairs kept"]]:
+        """The same in numpy, a layer to a thread: its partition is faster, and no thread of torch is in the way."""
+        tokens, token = torch.unique(torch.cat([s.token for s in self._steps]), return_inverse=True)
+        unembed = self._unembed[tokens].to(self._dtype)
+        kept = min(self._rule.per_layer, self._ffns[0].neurons)
+        shape = (len(token), len(self._ffns), kept)
+        scores, neuron = np.empty(shape, unembed.numpy().dtype), np.empty(shape, np.int32)
+
+        def keep(layer: int, push: Float[np.ndarray, "tokens neurons"]) -> None:
+            gates = np.concatenate([s.gates[layer].numpy()[s.row.numpy()] for s in self._steps])
+            size = max(1, _SCORE_BYTES // gates[:1].nbytes)
+            for begin in range(0, len(gates), size):
+                part = slice(begin, begin + size)
+                scored = push[token[part].numpy()]
+                scored *= gates[part]
+                scores[part, layer], place = largest_places(scored, kept)
+                neuron[part, layer] = place + layer * self._ffns[layer].neurons
+
+        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
+            for layers in torch.arange(len(self._ffns)).split(_LAYERS_AT_ONCE):
+                downs = [self._ffns[layer].down.weight.to(self._dtype) for layer in layers.tolist()]
+                pushes = [neuron_logits(down, unembed).numpy() for down in downs]
+                list(threads.map(keep, layers.tolist(), pushes))
+        return tuple(torch.from_numpy(column).flatten(1) for column in (scores, neuron))  # type: ignore[return-value]
 
     def _reaching(self, eta: Float[Tensor, " pairs"], position: Int[Tensor, " pairs"]) -> _Activated:
         """The literal Eq. 2: every neuron whose score is at least eta, outside the kept ones too."""

@@ -103,15 +103,14 @@ class SharedPromptLayer(CacheLayerMixin):
         keys, values = (torch.cat([p.expand(self.rows, -1, -1, -1), s], dim=2) for p, s in pairs)
         return keys, values
 
-    def rearrange(self, parents: Int[Tensor, " rows"], changed: Int[Tensor, " changed"]) -> None:
-        """Row i continues row parents[i]; only the rows in `changed` have another parent than themselves."""
+    def rearrange(self, rows: int, changed: Int[Tensor, " changed"], parents: Int[Tensor, " changed"]) -> None:
+        """From now on there are `rows` rows; row changed[i] continues row parents[i], every other itself."""
         if self.length and len(changed):
-            self._reserve(len(parents), self.length)
-        self.rows = max(self.rows, len(parents))
-        if self.length and len(changed):
+            self._reserve(rows, self.length)
+            self.rows = max(self.rows, rows)
             for suffix in self.suffix():
-                suffix[changed] = suffix[parents[changed]]
-        self.rows = len(parents)
+                suffix[changed] = suffix[parents]
+        self.rows = rows
 
     def get_seq_length(self) -> int:
         return (self.keys.shape[2] if self.keys is not None else 0) + self.length
@@ -158,11 +157,11 @@ class SharedPromptCache(Cache):
 
     def rearrange(self, parents: Sequence[int]) -> None:
         """Row i continues row parents[i]; rows nobody continues are dropped."""
-        device = self.layers[0].keys.device
-        changed = torch.tensor([i for i, parent in enumerate(parents) if i != parent], dtype=torch.long)
-        index = torch.tensor(parents, dtype=torch.long)
+        changed = [i for i, parent in enumerate(parents) if i != parent]
+        pairs = torch.tensor([changed, [parents[i] for i in changed]], dtype=torch.long)
+        new, old = pairs.to(self.layers[0].keys.device)
         for layer in self.layers:
-            layer.rearrange(index.to(device), changed.to(device))
+            layer.rearrange(len(parents), new, old)
 
     def fork(self, row: int) -> "SharedPromptCache":
         """A cache whose prompt is this prompt and the row's suffix, in memory of its own; this one stays as it is."""
