@@ -20,7 +20,8 @@ _GATE_BYTES = 256 << 20
 """Gates held back before they are scored."""
 _SCORE_BYTES = 1 << 20
 """Scores of one layer held at once: a part that stays in a core's cache from the product to the selection."""
-_LAYERS_AT_ONCE = 8
+_LAYERS_PER_THREAD = 4
+"""Products W_u W_out held at once while their strongest neurons are found."""
 _NEVER = torch.iinfo(torch.int32).max
 
 
@@ -165,12 +166,15 @@ class ActivationRecorder:
                 scores[part, layer], place = largest_places(scored, kept)
                 neuron[part, layer] = place + layer * self._ffns[layer].neurons
 
-        with ThreadPoolExecutor(torch.get_num_threads()) as threads:
-            for layers in torch.arange(len(self._ffns)).split(_LAYERS_AT_ONCE):
-                downs = [self._ffns[layer].down.weight.to(self._dtype) for layer in layers.tolist()]
-                pushes = [neuron_logits(down, unembed).numpy() for down in downs]
-                list(threads.map(keep, layers.tolist(), pushes))
-        return tuple(torch.from_numpy(column).flatten(1) for column in (scores, neuron))  # type: ignore[return-value]
+        workers = torch.get_num_threads()
+        with ThreadPoolExecutor(workers) as threads:
+            for group in torch.arange(len(self._ffns)).split(_LAYERS_PER_THREAD * workers):
+                layers = group.tolist()
+                list(threads.map(keep, layers, [self._push(layer, unembed).numpy() for layer in layers]))
+        return torch.from_numpy(scores).flatten(1), torch.from_numpy(neuron).flatten(1)
+
+    def _push(self, layer: int, unembed: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens neurons"]:
+        return neuron_logits(self._ffns[layer].down.weight.to(self._dtype), unembed)
 
     def _reaching(self, eta: Float[Tensor, " pairs"], position: Int[Tensor, " pairs"]) -> _Activated:
         """The literal Eq. 2: every neuron whose score is at least eta, outside the kept ones too."""
@@ -190,9 +194,9 @@ class ActivationRecorder:
         tokens, token = torch.unique(torch.cat([s.token for s in steps]), return_inverse=True)
         unembed = self._unembed[tokens].to(self._dtype)
         size = max(1, _SCORE_BYTES // (unembed.element_size() * self._ffns[0].neurons))
-        for layer, ffn in enumerate(self._ffns):
+        for layer in range(len(self._ffns)):
             gate = torch.cat([s.gates[layer] for s in steps])
-            push = neuron_logits(ffn.down.weight.to(self._dtype), unembed)
+            push = self._push(layer, unembed)
             for part in torch.arange(len(row), device=row.device).split(size):
                 yield layer, part, push[token[part]].mul_(gate[row[part]])
 
