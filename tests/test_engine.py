@@ -286,6 +286,16 @@ def test_merged_gate_is_the_first_half_whatever_the_activation() -> None:
     assert engine._ffns[0].half == slice(0, NEURONS)
 
 
+def test_a_layer_that_overwrites_its_gates_is_refused() -> None:
+    """What a tap keeps would silently be act(x W_g) times x W_up."""
+    model = tiny_model("llama")
+    for layer in model.model.layers:
+        mlp = layer.mlp
+        mlp.forward = lambda x, mlp=mlp: mlp.down_proj(mlp.act_fn(mlp.gate_proj(x)).mul_(mlp.up_proj(x)))
+    with pytest.raises(UsageError, match="has no gated feed-forward layer"):
+        TransformersEngine(model, tiny_tokenizer(), "tiny")
+
+
 @pytest.mark.gpu
 def test_a_gpu_samples_what_the_cpu_samples() -> None:
     on_gpu = TransformersEngine(tiny_model("llama", torch.float64).to("cuda"), tiny_tokenizer(), "tiny")

@@ -93,8 +93,22 @@ def _computes(module: nn.Module, ffn: GatedFFN, up: nn.Linear, up_half: slice) -
         return False
     if not bool(expected.isfinite().all()):
         raise NadError("a feed-forward layer's outputs are not finite numbers: damaged weights, or try --dtype float32")
-    scale = expected.abs().max().clamp(min=torch.finfo(weight.dtype).tiny)
-    return bool((expected - got).abs().max() <= 8 * torch.finfo(weight.dtype).eps * scale)
+    return _close(got, expected) and _tap_sees(module, ffn, x)
+
+
+def _tap_sees(module: nn.Module, ffn: GatedFFN, x: Tensor) -> bool:
+    """Whether the tap keeps act(x W_g), also behind the pass: a module may overwrite what it computed."""
+    tap = GateTap([ffn])
+    with tap.listening(slice(None)):
+        module(x)
+    gate = ffn.gate(x)[..., ffn.half].flatten(0, 1)
+    (seen,) = tap.take(len(gate))
+    return _close(seen, ffn.act(gate.to(seen.dtype)))
+
+
+def _close(got: Tensor, expected: Tensor) -> bool:
+    scale = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
+    return bool((expected - got).abs().max() <= 8 * torch.finfo(expected.dtype).eps * scale)
 
 
 class GateTap:

@@ -29,7 +29,7 @@ _NEVER = torch.iinfo(torch.int32).max
 class Step:
     """One position: the gates of every row by layer, the distinct (row, token) pairs emitted there, and whose.
 
-    `samples[i]` emitted pair number `pair[i]`.
+    Gates are act(x W_g), in float32 or finer. `samples[i]` emitted pair number `pair[i]`.
     """
 
     gates: list[Float[Tensor, "rows neurons"]]
