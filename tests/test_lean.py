@@ -1,5 +1,6 @@
 """The lean decoding step: the same logits and gates as the model's own forward pass, and only where it fits."""
 
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -60,6 +61,21 @@ def test_logits_and_gates_are_those_of_the_model(name: str) -> None:
     for of_step, expected_of_step in zip(lean[1], own[1], strict=True):
         for got, expected in zip(of_step, expected_of_step, strict=True):
             torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("name", PLAIN)
+def test_half_precision_differs_by_no_more_than_its_rounding(name: str, dtype: torch.dtype) -> None:
+    family, changes = PLAIN[name]
+    engine = TransformersEngine(tiny_model(family, dtype, **changes), tiny_tokenizer(), "tiny")
+    assert engine._lean is not None
+    lean = decoded(engine)
+    engine._lean = None
+    own = decoded(engine)
+    for got, expected in zip(chain(lean[0], *lean[1]), chain(own[0], *own[1]), strict=True):
+        assert got.dtype == expected.dtype
+        tolerance = 4 * torch.finfo(dtype).eps * expected.abs().max()
+        assert (got - expected).abs().max() <= tolerance
 
 
 def test_merging_keeps_the_models_weights() -> None:

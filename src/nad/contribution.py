@@ -47,11 +47,13 @@ def largest_places(
     k = min(k, neurons)
     least = np.partition(scores, -k, axis=1)[:, -k, None]
     reached = scores >= least
-    if np.any(np.count_nonzero(reached, axis=1) != k):  # several equal the least, or something is not a number
+    row = neurons * np.arange(tokens)[:, None]
+    # In every row k numbers or more reach the least of the k largest, unless that is not a number.
+    if np.isnan(least).any() or np.count_nonzero(reached) != tokens * k:
         place = np.argpartition(scores, -k, axis=1)[:, -k:]
     else:
-        place = np.flatnonzero(reached).reshape(tokens, k) - neurons * np.arange(tokens)[:, None]
-    return np.take_along_axis(scores, place, axis=1), place
+        place = np.flatnonzero(reached).reshape(tokens, k) - row
+    return scores.ravel()[place + row], place
 
 
 def strongest(

@@ -59,7 +59,13 @@ def draw_tokens(
 def _log_normaliser(logits: Float[Tensor, "rows vocabulary"], temperature: float) -> Float[Tensor, "rows 1"]:
     """The log of the sum of exp(logits / temperature), in parts that stay in a processor's cache over its passes."""
     rows = max(1, _CACHE_BYTES // logits[:1].nbytes) if logits.device.type == "cpu" else len(logits)
-    return torch.cat([torch.logsumexp(part / temperature, dim=1, keepdim=True) for part in logits.split(rows)])
+    return torch.cat([_log_sum_exp(part / temperature) for part in logits.split(rows)])
+
+
+def _log_sum_exp(x: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows 1"]:
+    """torch.logsumexp in fewer passes; overwrites x. Not a number where the largest is infinite."""
+    largest = x.amax(dim=1, keepdim=True)
+    return x.sub_(largest).exp_().sum(dim=1, keepdim=True).log_().add_(largest)
 
 
 def largest_logits(

@@ -39,7 +39,7 @@ class LeanStep:
 
     @staticmethod
     def fits(model: PreTrainedModel) -> bool:
-        """Whether the model has plain layers throughout, in a precision the stock attention computes in."""
+        """Whether the model has plain layers throughout."""
         decoder = model.get_decoder()
         layers = getattr(decoder, "layers", ())
         attentions = [getattr(layer, "self_attn", None) for layer in layers]
@@ -49,7 +49,6 @@ class LeanStep:
             and {type(layer).__name__ for layer in layers} <= _LAYERS
             and {type(attention).__name__ for attention in attentions} <= _WINDOW.keys()
             and all(type(part) is nn.Linear for part in parts)
-            and model.dtype in (torch.float32, torch.float64)
         )
 
     @property

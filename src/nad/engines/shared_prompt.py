@@ -136,9 +136,10 @@ def _with_room(held: Tensor, axis: int, used: int, tokens: int) -> Tensor:
 
 
 def _with_rows(held: Tensor, rows: int) -> Tensor:
+    """`held` if it has `rows`, else a copy with twice as many or more: rows come a few at a time, in every layer."""
     if rows <= len(held):
         return held
-    grown = held.new_empty(rows, *held.shape[1:])
+    grown = held.new_empty(max(rows, 2 * len(held)), *held.shape[1:])
     grown[: len(held)] = held
     return grown
 
@@ -207,7 +208,7 @@ def shared_prompt_attention(
     folded = query.transpose(0, 1).reshape(kv_heads, rows * group, dim)
     on_prompt = torch.bmm(folded, prompt_keys.transpose(1, 2)).view(kv_heads, rows, group, prompt).transpose(0, 1)
     # With few queries and many keys, keys times queries is faster than queries times keys.
-    on_suffix = (key @ query.transpose(2, 3)).transpose(2, 3)
+    on_suffix = (key @ query.transpose(2, 3).contiguous()).transpose(2, 3)
     scores = torch.cat([on_prompt, on_suffix], dim=-1)
     if softcap is not None:
         scores = torch.tanh(scores / softcap) * softcap
