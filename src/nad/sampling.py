@@ -35,7 +35,8 @@ def draw_tokens(
     """One token for each sample from the distribution of its row, by inversion of the nucleus' sorted CDF.
 
     The nucleus is the smallest set of most likely tokens whose probability at `temperature` reaches `top_p`.
-    Only the largest logits are sorted: more of them when the nucleus is wider, all of them if need be.
+    Only the largest logits are sorted: more of them when the nucleus is wider, all of them if need be. Probabilities
+    of logits in half precision are taken in float32.
     Raises NadError on logits that are not numbers.
     """
     normaliser = _log_normaliser(logits, temperature or 1.0)
@@ -46,7 +47,7 @@ def draw_tokens(
     width = min(_FIRST_LOOK, logits.shape[1])
     while True:
         values, indices = largest_logits(logits, width)
-        cdf = (values / temperature - normaliser).double().exp().cumsum(dim=1)
+        cdf = (values.to(normaliser.dtype) / temperature - normaliser).double().exp().cumsum(dim=1)
         mass, known = _nucleus_mass(cdf, top_p, complete=width == logits.shape[1])
         target = uniform.double() * mass[row]
         if bool((known[row] | (target < cdf[row, -1])).all()):
@@ -59,7 +60,8 @@ def draw_tokens(
 def _log_normaliser(logits: Float[Tensor, "rows vocabulary"], temperature: float) -> Float[Tensor, "rows 1"]:
     """The log of the sum of exp(logits / temperature), in parts that stay in a processor's cache over its passes."""
     rows = max(1, _CACHE_BYTES // logits[:1].nbytes) if logits.device.type == "cpu" else len(logits)
-    return torch.cat([_log_sum_exp(part / temperature) for part in logits.split(rows)])
+    exact = torch.promote_types(logits.dtype, torch.float32)
+    return torch.cat([_log_sum_exp(part.to(exact) / temperature) for part in logits.split(rows)])
 
 
 def _log_sum_exp(x: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows 1"]:

@@ -207,7 +207,8 @@ def shared_prompt_attention(
     query = query.reshape(rows, kv_heads, group, dim) * (scaling if scaling is not None else dim**-0.5)
     folded = query.transpose(0, 1).reshape(kv_heads, rows * group, dim)
     on_prompt = torch.bmm(folded, prompt_keys.transpose(1, 2)).view(kv_heads, rows, group, prompt).transpose(0, 1)
-    # With few queries and many keys, keys times queries is faster than queries times keys.
+    # With few queries and many keys, keys times queries is faster than queries times keys, and plain rows of queries
+    # than transposed ones.
     on_suffix = (key @ query.transpose(2, 3).contiguous()).transpose(2, 3)
     scores = torch.cat([on_prompt, on_suffix], dim=-1)
     if softcap is not None:
