@@ -20,14 +20,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from functools import partial
 
 import psutil
 import torch
 from transformers import PreTrainedModel
 
 from nad.activation import ActivationRule
-from nad.engines.loading import load
-from nad.engines.transformers import TransformersEngine
+from nad.engines.loading import choose_device, choose_dtype
+from nad.engines.stock import read_stock, unpack
+from nad.engines.transformers import TransformersEngine, load_transformers
+from nad.models import locate
 from nad.selectors import KNN, Consensus
 from nad.stopping import At
 from nad.types import Group, SamplingParams
@@ -58,6 +61,12 @@ def sample_and_select(engine: TransformersEngine, prompt: str) -> Group:
     group = sample(engine, prompt, ActivationRule())
     KNN().choose(Consensus.of(group))
     return group
+
+
+def load_stock(name: str | None) -> PreTrainedModel:
+    """The same model as transformers loads it."""
+    model, _ = read_stock(locate(name, unpack, print), choose_dtype("auto", choose_device("auto")))
+    return model.eval()
 
 
 def stock(model: PreTrainedModel, prompt: tuple[int, ...], n: int, tokens: int, least: int = 0) -> None:
@@ -109,15 +118,15 @@ def measure(engine: TransformersEngine, model: PreTrainedModel, prompt: str, rou
 
 def peak_mb(model: str | None, who: str) -> None:
     """Print by how much 64 samples behind a long prompt raise this process' memory at most, in MB."""
-    _, loaded, tokenizer = load(model, "auto", "auto", lambda text: None)
-    engine = TransformersEngine(loaded, tokenizer, "")
+    engine = load_transformers(model)
     tokens = engine.encode(LONG)
-    few = {
-        "ours": lambda: engine.sample(tokens[:20], 8, SamplingParams(max_tokens=2), At(2), None),
-        "generate": lambda: stock(loaded, tokens[:20], 8, 2),
-    }
-    many = {"ours": lambda: sample_and_select(engine, LONG), "generate": lambda: stock(loaded, tokens, N, 4)}
-    few[who]()
+    if who == "ours":
+        few = partial(engine.sample, tokens[:20], 8, SamplingParams(max_tokens=2), At(2), None)
+        many = partial(sample_and_select, engine, LONG)
+    else:
+        untouched = load_stock(model)
+        few, many = partial(stock, untouched, tokens[:20], 8, 2), partial(stock, untouched, tokens, N, 4)
+    few()
     process, done = psutil.Process(), threading.Event()
     before = largest = process.memory_info().rss
 
@@ -128,7 +137,7 @@ def peak_mb(model: str | None, who: str) -> None:
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    many[who]()
+    many()
     done.set()
     watcher.join()
     print((largest - before) / 1e6)
@@ -152,10 +161,8 @@ def main() -> None:
     if args.peak:
         peak_mb(args.model, args.peak)
         return
-    name, loaded, tokenizer = load(args.model, "auto", "auto", lambda text: None)
-    engine = TransformersEngine(loaded, tokenizer, name)
-    untouched = load(args.model, "auto", "auto", lambda text: None)[1]
-    print(f"{name}, {untouched.dtype}, {torch.get_num_threads()} threads, {args.rounds} rounds")
+    engine, untouched = load_transformers(args.model), load_stock(args.model)
+    print(f"{engine.name}, {untouched.dtype}, {torch.get_num_threads()} threads, {args.rounds} rounds")
     print(f"{'prompt':<20} tokens  generate  ours/generate  capture  continuation  computed  distinct")
     rows = []
     for label, prompt in list(PROMPTS.items())[: args.prompts]:

@@ -265,7 +265,7 @@ def test_a_hub_model_that_cannot_be_reached(run: Run, monkeypatch: pytest.Monkey
     def unreachable(*args: Any, **kwargs: Any) -> None:
         raise OSError("We couldn't connect to the hub\nand more lines")
 
-    monkeypatch.setattr("nad.engines.loading.AutoConfig.from_pretrained", unreachable)
+    monkeypatch.setattr("nad.engines.stock.AutoConfig.from_pretrained", unreachable)
     assert_error(run("generate", "x", "--model", "owner/model"), 1, "the hub cannot be reached")
 
 

@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel
 
 from nad.engines.shared_prompt import SharedPromptCache, shared_prompt_attention
 
-_LAYERS = {"LlamaDecoderLayer", "MistralDecoderLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"}
+_LAYERS = {"LlamaDecoderLayer", "MistralDecoderLayer", "PlainLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"}
 _WINDOW: Mapping[str, Callable[[Any], int | None]] = {
     "LlamaAttention": lambda attention: None,
     "MistralAttention": lambda attention: getattr(attention.config, "sliding_window", None),
+    "PlainAttention": lambda attention: None,
     "Qwen2Attention": lambda attention: attention.sliding_window,
     "Qwen3Attention": lambda attention: attention.sliding_window,
 }
@@ -33,12 +33,12 @@ class LeanStep:
     The model's q, k and v weights become views of one merged weight; their values stay the same.
     """
 
-    def __init__(self, model: PreTrainedModel) -> None:
+    def __init__(self, model: Any) -> None:
         self._model, self._decoder = model, model.get_decoder()
         self._qkv = [_merged([a.q_proj, a.k_proj, a.v_proj]) for a in self._attentions()]
 
     @staticmethod
-    def fits(model: PreTrainedModel) -> bool:
+    def fits(model: Any) -> bool:
         """Whether the model has plain layers throughout."""
         decoder = model.get_decoder()
         layers = getattr(decoder, "layers", ())

@@ -1,16 +1,18 @@
 """Loading a model and its tokenizer, with errors a user can act on."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import psutil
 import torch
 from huggingface_hub.utils import logging as hub_logging
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from torch import nn
+from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from nad.engines.plain_llama import plain_llama, read_plain_llama
 from nad.errors import NadError, UsageError
 from nad.models import DEFAULT, ModelFiles, locate
 
@@ -19,20 +21,37 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch
 
 def load(
     name: str | None, device: str, dtype: str, report: Callable[[str], None]
-) -> tuple[str, PreTrainedModel, PreTrainedTokenizerBase]:
+) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
     """The model's name, the model in evaluation mode on its device, and its tokenizer."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     hub_logging.set_verbosity_error()
-    place, precision = choose_device(device), dtype
-    kind = choose_dtype(precision, place)
+    place = choose_device(device)
+    kind = choose_dtype(dtype, place)
     files = locate(name, _unpack, report)
     report(f"loading {files.name} ({str(kind).removeprefix('torch.')}, {place.type})")
-    config = _guarded(files, lambda: AutoConfig.from_pretrained(files.path, **_gguf(files)))
-    _check_memory(files, config, kind, place)
-    model = _guarded(files, lambda: _load_model(files, config, kind))
-    tokenizer = _guarded(files, lambda: AutoTokenizer.from_pretrained(files.path, **_gguf(files)))
+    with _failures_named(files):
+        model, tokenizer = _read(files, kind, lambda empty: _check_memory(empty, files, kind, place))
     return files.name, model.to(place).eval(), tokenizer
+
+
+def _read(
+    files: ModelFiles, dtype: torch.dtype, check: Callable[[nn.Module], None]
+) -> tuple[nn.Module, PreTrainedTokenizerBase]:
+    plain = None if files.gguf_file else plain_llama(Path(files.path))
+    if plain is not None:
+        check(plain.to(dtype))
+        return read_plain_llama(plain, Path(files.path), dtype)
+    from nad.engines.stock import read_stock
+
+    return read_stock(files, dtype, check)
+
+
+def _unpack(gguf: Path, folder: Path) -> None:
+    from nad.engines.stock import unpack
+
+    with _failures_named(ModelFiles(DEFAULT, str(gguf.parent), gguf.name)):
+        unpack(gguf, folder)
 
 
 def choose_device(name: str) -> torch.device:
@@ -62,41 +81,8 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
-def _gguf(files: ModelFiles) -> dict[str, Any]:
-    return {"gguf_file": files.gguf_file} if files.gguf_file else {}
-
-
-def _load_model(files: ModelFiles, config: Any, dtype: torch.dtype) -> PreTrainedModel:
-    options: dict[str, Any] = {"dtype": dtype, "config": config, **_gguf(files)}
-    if files.gguf_file:
-        from transformers import GgufConfig
-
-        # Packed weights are no linear layers: the scores of Eq. 1 need W_out itself.
-        options["quantization_config"] = GgufConfig(dequantize=True)
-    model, found = AutoModelForCausalLM.from_pretrained(files.path, output_loading_info=True, **options)
-    if found["missing_keys"]:
-        # They would be left random.
-        raise NadError(
-            f"cannot load the model {files.name}: its files lack {len(found['missing_keys'])} tensors, "
-            f"{min(found['missing_keys'])} among them; download them again"
-        )
-    return model
-
-
-def _unpack(gguf: Path, folder: Path) -> None:
-    """Write a GGUF file as a folder of safetensors with its tokenizer; float32 keeps its weights exactly."""
-    files = ModelFiles(DEFAULT, str(gguf.parent), gguf.name)
-    config = _guarded(files, lambda: AutoConfig.from_pretrained(files.path, gguf_file=files.gguf_file))
-    model = _guarded(files, lambda: _load_model(files, config, torch.float32))
-    tokenizer = _guarded(files, lambda: AutoTokenizer.from_pretrained(files.path, gguf_file=files.gguf_file))
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-def _check_memory(files: ModelFiles, config: Any, dtype: torch.dtype, device: torch.device) -> None:
+def _check_memory(empty: nn.Module, files: ModelFiles, dtype: torch.dtype, device: torch.device) -> None:
     """Raise NadError when the weights alone do not fit."""
-    with torch.device("meta"):
-        empty = _guarded(files, lambda: AutoModelForCausalLM.from_config(config, dtype=dtype))
     needed = sum(p.nbytes for p in empty.parameters())
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     if needed > free:
@@ -106,10 +92,11 @@ def _check_memory(files: ModelFiles, config: Any, dtype: torch.dtype, device: to
         )
 
 
-def _guarded(files: ModelFiles, load: Callable[[], Any]) -> Any:
-    """Run one loading step; what can be wrong with the files or the network becomes one line."""
+@contextmanager
+def _failures_named(files: ModelFiles) -> Iterator[None]:
+    """What can be wrong with the files or the network becomes one line."""
     try:
-        return load()
+        yield
     except NadError:
         raise
     except json.JSONDecodeError as error:

@@ -12,10 +12,9 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import AttentionInterface, PreTrainedModel
 from transformers.cache_utils import Cache, CacheLayerMixin
 
-ATTENTION = "nad_shared_prompt"
+_NAME = "nad_shared_prompt"
 _HARMLESS = {"dropout", "is_causal", "position_ids", "cache_position", "use_cache", "return_dict"}
 """Arguments models pass to attention that do not change the result of one query token without dropout."""
 
@@ -223,15 +222,16 @@ def shared_prompt_attention(
     return out.reshape(rows, 1, heads, dim), None
 
 
-AttentionInterface.register(ATTENTION, shared_prompt_attention)
-
-
 @contextmanager
-def attention_of(model: PreTrainedModel, name: str) -> Iterator[None]:
-    """Run the model with the named attention, and with its own one afterwards."""
-    own = model.config._attn_implementation
-    model.config._attn_implementation = name
+def shared_prompt_attention_in(model: nn.Module) -> Iterator[None]:
+    """Run the model with this attention, and with its own one afterwards."""
+    from transformers import AttentionInterface  # a model of transformers has imported it; a start without one does not
+
+    AttentionInterface.register(_NAME, shared_prompt_attention)
+    config: Any = model.config
+    own = config._attn_implementation
+    config._attn_implementation = _NAME
     try:
         yield
     finally:
-        model.config._attn_implementation = own
+        config._attn_implementation = own

@@ -5,14 +5,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import jinja2
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from nad.activation import ActivationRule
 from nad.engines.gates import GateTap, find_gated_ffns
@@ -21,7 +21,7 @@ from nad.engines.loading import load
 from nad.engines.packed_linear import pack_linears
 from nad.engines.recorder import ActivationRecorder, Step
 from nad.engines.rollout import Rollout, signals_of
-from nad.engines.shared_prompt import ATTENTION, NotShareable, SharedPromptCache, attention_of
+from nad.engines.shared_prompt import NotShareable, SharedPromptCache, shared_prompt_attention_in
 from nad.errors import UsageError
 from nad.sampling import draw_tokens, token_signals, uniforms
 from nad.stopping import StopRule
@@ -41,23 +41,24 @@ class TransformersEngine:
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        model: nn.Module,
         tokenizer: PreTrainedTokenizerBase,
         name: str,
         share_prefixes: bool = True,
     ) -> None:
-        config = model.config.get_text_config()
-        self._model, self._tokenizer, self.name = model, tokenizer, name
+        self._model = cast(Any, model)
+        self._tokenizer, self.name = tokenizer, name
+        config = self._model.config.get_text_config()
         self._share_prefixes = share_prefixes
         self.layers = self._layers = config.num_hidden_layers
-        self.dtype = str(model.dtype).removeprefix("torch.")
+        self.dtype = str(self._model.dtype).removeprefix("torch.")
         self.revision: str | None = getattr(config, "_commit_hash", None)
         self._ffns = find_gated_ffns(model, self._layers)
         self._lean = LeanStep(model) if LeanStep.fits(model) else None
         pack_linears([*model.modules(), *(self._lean.linears if self._lean else [])])
-        self._unembed = model.get_output_embeddings().weight.detach()
+        self._unembed = self._model.get_output_embeddings().weight.detach()
         self._tap = GateTap(self._ffns)
-        self._stock_because = "" if model._supports_attention_backend else "its attention cannot be replaced"
+        self._stock_because = "" if self._model._supports_attention_backend else "its attention cannot be replaced"
         self.context_window = int(getattr(config, "max_position_embeddings", None) or 2**31)
         self.neurons = self._layers * self._ffns[0].neurons
         self.eos = _end_tokens(model, tokenizer)
@@ -181,7 +182,7 @@ class TransformersEngine:
             if self._lean and not self._lean.bypasses_hooks():
                 logits = self._lean(cache, ids)
             else:
-                with attention_of(self._model, ATTENTION):
+                with shared_prompt_attention_in(self._model):
                     logits = self._forward(cache, ids, keep=1, nad_cache=cache)
         if cache.attended != self._layers:
             raise NotShareable(f"{cache.attended} of {self._layers} layers used the replaced attention")
@@ -262,7 +263,7 @@ class TransformersEngine:
             raise UsageError(f"no token {unknown[0]}: {self.name} has the tokens 0 to {len(self._unembed) - 1}")
 
 
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
     """Every token that ends a completion: the generation settings', the model's and the tokenizer's."""
     settings = getattr(model, "generation_config", None)
     found = [getattr(owner, "eos_token_id", None) for owner in (settings, model.config, tokenizer)]
