@@ -105,6 +105,19 @@ def test_samples_continuations_and_scores_are_those_of_transformers(folder: Path
     assert scores[0].tolist() == scores[1].tolist()
 
 
+@pytest.mark.parametrize("family", ["llama-tied", "qwen2"])
+def test_weights_begin_where_cache_lines_do(family: str, tmp_path: Path) -> None:
+    folder = saved(family, tmp_path)
+    engine = load_transformers(str(folder), dtype="float32")
+    assert isinstance(engine._model, PlainLlama) == (family == "llama-tied")
+    weights = dict(engine._model.named_parameters())
+    assert all(weight.data_ptr() % 64 == 0 for weight in weights.values())
+    for name, held in load_file(folder / "model.safetensors").items():
+        assert torch.equal(weights[name], held)
+    tied = engine._model.lm_head.weight.data_ptr() == engine._model.get_decoder().embed_tokens.weight.data_ptr()
+    assert tied == (family == "llama-tied")
+
+
 def test_sets_equal_the_oracle(tmp_path: Path) -> None:
     engine = load_transformers(str(saved("llama", tmp_path)), dtype="float32")
     assert isinstance(engine._model, PlainLlama)

@@ -17,6 +17,8 @@ from nad.errors import NadError, UsageError
 from nad.models import DEFAULT, ModelFiles, locate
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
+_CACHE_LINE = 64
+"""Bytes."""
 
 
 def load(
@@ -32,7 +34,16 @@ def load(
     report(f"loading {files.name} ({str(kind).removeprefix('torch.')}, {place.type})")
     with _failures_named(files):
         model, tokenizer = _read(files, kind, lambda empty: _check_memory(empty, files, kind, place))
+    if place.type == "cpu":
+        _align(model)
     return files.name, model.to(place).eval(), tokenizer
+
+
+def _align(model: nn.Module) -> None:
+    """Move weights to where a cache line begins; mapped from a file they begin anywhere, and are slower to read."""
+    for weight in model.parameters():
+        if weight.data_ptr() % _CACHE_LINE:
+            weight.data = weight.data.clone()
 
 
 def _read(
