@@ -163,6 +163,7 @@ NOT_PLAIN: dict[str, Callable[[Path], Any]] = {
     "tokenizer code": lambda f: edited(
         f, "tokenizer_config.json", lambda c: c.update(auto_map={"AutoTokenizer": "a.B"})
     ),
+    "an adapter beside it": lambda f: (f / "adapter_config.json").write_text("{}"),
     "no generation settings": lambda f: (f / "generation_config.json").unlink(),
     "damaged settings": lambda f: (f / "config.json").write_text("{"),
     "no weights": lambda f: (f / "model.safetensors").unlink(),
@@ -185,6 +186,6 @@ def test_a_start_imports_no_model_classes(tmp_path: Path) -> None:
     saved("llama", tmp_path)
     heavy = ["transformers.modeling_utils", "torch._dynamo", "torch.distributed.tensor", "sympy"]
     command = ["generate", "abc", "--model", str(tmp_path), "-n", "2", "--stop-at", "2", "--max-tokens", "4"]
-    code = f"import sys; from nad.cli import main; main({command!r}); print([m for m in {heavy!r} if m in sys.modules])"
+    code = f"import sys; from nad.cli import main; print(main({command!r}), [m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines()[-1] == "[]"
+    assert done.stdout.splitlines()[-1] == "0 []"

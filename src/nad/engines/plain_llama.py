@@ -254,6 +254,8 @@ def plain_llama(folder: Path) -> PlainLlama | None:
         config = _plain_config(settings)
         if config is None or tokenizer.get("tokenizer_class") != _TOKENIZER or "auto_map" in tokenizer:
             return None
+        if (folder / "adapter_config.json").exists():  # transformers would apply the adapter
+            return None
         with torch.device("meta"):
             model = PlainLlama(config, SimpleNamespace(eos_token_id=generation.get("eos_token_id")))
         with safe_open(_weights(folder), "pt") as held:
