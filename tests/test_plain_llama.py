@@ -65,9 +65,9 @@ def test_logits_and_gates_are_those_of_transformers(folder: Path, dtype: torch.d
         if not lean:
             engine._lean = None
         with torch.inference_mode():
-            cache, last = engine.prefill(PROMPT, record=True)
+            prefilled, last = engine.prefill(PROMPT, record=True)
             logits += [last, *engine.gates(1)]
-            cache.open_rows()
+            cache = engine.open_rows(prefilled)
             for parents, tokens in zip(([0, 0, 0], [2, 0, 1]), ([100, 101, 102], [7, 8, 7]), strict=True):
                 cache.rearrange(parents)
                 logits += [engine.decode_step(cache, np.array(tokens), record=True), *engine.gates(3)]

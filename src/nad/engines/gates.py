@@ -133,12 +133,14 @@ class GateTap:
                 handle.remove()
 
     def _hook(self, layer: int, positions: slice) -> Callable[..., None]:
+        def chosen(x: Tensor) -> Tensor:  # a step's rows may come without an axis of positions
+            return x[:, positions].flatten(0, 1) if x.ndim == 3 else x
+
         def keep(act: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
             if self._seen[layer] is not None:
                 raise NadError(f"layer {layer} ran twice in one forward pass; its gates cannot be told apart")
             exact = torch.promote_types(output.dtype, torch.float32)
-            activated = output[:, positions] if output.dtype == exact else act.forward(args[0][:, positions].to(exact))
-            self._seen[layer] = activated.flatten(0, 1)
+            self._seen[layer] = chosen(output) if output.dtype == exact else act.forward(chosen(args[0]).to(exact))
 
         return keep
 

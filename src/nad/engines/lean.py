@@ -5,14 +5,16 @@ and keys are turned in one go, and the modules between are left out; everything 
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from functools import cached_property
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from nad.engines.shared_prompt import SharedPromptCache, shared_prompt_attention
+from nad.engines.row_cache import GROUP, RowCache, Slots, attend
 
+_Map = Callable[[Tensor], Tensor]
 _LAYERS = {"LlamaDecoderLayer", "MistralDecoderLayer", "PlainLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"}
 _WINDOW: Mapping[str, Callable[[Any], int | None]] = {
     "LlamaAttention": lambda attention: None,
@@ -56,58 +58,134 @@ class LeanStep:
         """The merged projections, which take the place of the model's own."""
         return self._qkv
 
-    def bypasses_hooks(self) -> bool:
-        """Whether somebody listens to a module that is not called here."""
-        skipped = [self._model, self._decoder, *self._decoder.layers, *self._attentions()]
-        skipped += [part for a in self._attentions() for part in (a.q_proj, a.k_proj, a.v_proj)]
-        return any(module._forward_hooks or module._forward_pre_hooks for module in skipped)
+    def has_listeners(self) -> bool:
+        """Whether somebody listens to a module; most of them are not called here."""
+        return any(module._forward_hooks or module._forward_pre_hooks for module in self._model.modules())
 
-    def __call__(self, cache: SharedPromptCache, ids: Int[Tensor, "rows 1"]) -> Float[Tensor, "rows 1 v"]:
+    def __call__(self, cache: RowCache, ids: Int[Tensor, " rows"]) -> Float[Tensor, "rows v"]:
         """The logits behind one more token of every row; its keys and values join the cache.
 
-        Raises NotShareable as the shared-prompt attention does. Source: the `forward` methods of `_LAYERS`.
+        Source: the `forward` methods of `_LAYERS`.
         """
+        slots = cache.next_token()
         x = self._decoder.embed_tokens(ids)
-        # All rows are at the same position.
-        position = torch.full((1, 1), cache.get_seq_length(), device=ids.device)
-        cos, sin = self._decoder.rotary_emb(x, position)
-        low, high = sin.chunk(2, dim=-1)
-        turn = (cos[0], torch.cat([-low, high], dim=-1)[0])
-        for i, layer in enumerate(self._decoder.layers):
-            x = x + self._attend(i, layer.self_attn, layer.input_layernorm(x), turn, cache)
-            x = x + layer.mlp(layer.post_attention_layernorm(x))
-        return self._model.lm_head(self._decoder.norm(x))
+        turn = self._turn(x, cache.get_seq_length() - 1)
+        turned = _Turned.room(x, cache.places, slots[0], *turn[0].shape)
+        for layer, of_layer in zip(self._layers, slots, strict=True):
+            x += _attend(layer, layer.attention_norm(x), turn, turned, of_layer)
+            normed = layer.mlp_norm(x)
+            x += layer.down(layer.up(normed).mul_(layer.act(layer.gate(normed))))
+        return self._model.lm_head(self._norm(x))
 
-    def _attend(
-        self,
-        i: int,
-        attention: Any,
-        x: Float[Tensor, "rows 1 hidden"],
-        turn: tuple[Float[Tensor, "1 dim"], Float[Tensor, "1 dim"]],
-        cache: SharedPromptCache,
-    ) -> Float[Tensor, "rows 1 hidden"]:
-        states = self._qkv[i](x).view(len(x), -1, attention.head_dim)
-        values = attention.v_proj.out_features // attention.head_dim
-        turned, value = states[:, :-values], states[:, -values:]
-        if hasattr(attention, "q_norm"):
-            query, key = turned[:, :-values], turned[:, -values:]
-            turned = torch.cat([attention.q_norm(query), attention.k_norm(key)], dim=1)
-        turned = turned * turn[0] + turned.roll(attention.head_dim // 2, dims=-1) * turn[1]
-        key, value = cache.layers[i].update(turned[:, -values:, None], value[:, :, None])
-        out, _ = shared_prompt_attention(
-            attention,
-            turned[:, :-values, None],
-            key,
-            value,
-            None,
-            scaling=attention.scaling,
-            sliding_window=_WINDOW[type(attention).__name__](attention),
-            nad_cache=cache,
-        )
-        return attention.o_proj(out.flatten(2))
+    @cached_property
+    def _layers(self) -> list["_Layer"]:
+        """Looked up once, at the first step: the weights may be packed until then."""
+        return [_layer_of(layer, qkv) for layer, qkv in zip(self._decoder.layers, self._qkv, strict=True)]
+
+    @cached_property
+    def _norm(self) -> _Map:
+        return _norm_of(self._decoder.norm)
+
+    def _turn(self, x: Float[Tensor, "rows hidden"], position: int) -> tuple[Tensor, Tensor]:
+        """What a token's queries (scaled) and keys are multiplied with, as they are and with their halves swapped.
+
+        Both [query and key heads, dim], in float32 or finer.
+        """
+        attention = self._decoder.layers[0].self_attn
+        turn = self._decoder.rotary_emb(x[:, None], torch.full((1, 1), position, device=x.device))
+        cos, sin = (part[0].to(torch.promote_types(x.dtype, torch.float32)) for part in turn)
+        low, high = sin.chunk(2, dim=-1)
+        queries, keys = (part.out_features // attention.head_dim for part in (attention.q_proj, attention.k_proj))
+        scale = cos.new_ones(queries + keys, 1)
+        scale[:queries] = attention.scaling
+        return cos * scale, torch.cat([-low, high], dim=-1) * scale
 
     def _attentions(self) -> list[Any]:
         return [layer.self_attn for layer in self._decoder.layers]
+
+
+class _Layer(NamedTuple):
+    """The parts of one layer. With hundreds of small operations a step, looking for them on modules is felt."""
+
+    attention_norm: _Map
+    qkv: _Map
+    head_norms: tuple[_Map, _Map] | None
+    window: int | None
+    o: _Map
+    mlp_norm: _Map
+    gate: _Map
+    act: nn.Module
+    up: _Map
+    down: _Map
+
+
+def _layer_of(layer: Any, qkv: nn.Linear) -> _Layer:
+    attention, mlp = layer.self_attn, layer.mlp
+    return _Layer(
+        attention_norm=_norm_of(layer.input_layernorm),
+        qkv=qkv.forward,
+        head_norms=(attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None,
+        window=_WINDOW[type(attention).__name__](attention),
+        o=attention.o_proj.forward,
+        mlp_norm=_norm_of(layer.post_attention_layernorm),
+        gate=mlp.gate_proj.forward,
+        act=mlp.act_fn,
+        up=mlp.up_proj.forward,
+        down=mlp.down_proj.forward,
+    )
+
+
+def _norm_of(norm: Any) -> _Map:
+    """x / rms(x) * weight, in fewer operations than the module's."""
+    weight: Tensor = norm.weight
+    if weight.dtype != torch.float32:  # in which the modules compute, whatever they are in
+        return norm.forward
+    epsilon = weight.new_tensor(norm.epsilon if hasattr(norm, "epsilon") else norm.variance_epsilon)
+    share = 1 / len(weight)
+
+    def normed(x: Tensor) -> Tensor:
+        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
+        return x * (weight * torch.addcmul(epsilon, length, length, value=share).rsqrt_())
+
+    return normed
+
+
+class _Turned(NamedTuple):
+    """Where a layer's queries and keys are turned to, and the same memory in the order they are read in."""
+
+    rows: Float[Tensor, "rows heads dim"]
+    queries: Float[Tensor, "key_heads places each dim"]
+    keys: Float[Tensor, "key_heads groups group dim"]
+
+    @staticmethod
+    def room(x: Tensor, places: int, slots: Slots, heads: int, dim: int) -> "_Turned":
+        """Places that fill the last group are attended as well; nobody reads what comes of them."""
+        key_heads = len(slots.new_values)
+        both = x.new_zeros(places, heads, dim)
+        queries = both[:, :-key_heads].view(places, key_heads, -1, dim).transpose(0, 1)
+        return _Turned(
+            both[: len(x)], queries, both[:, -key_heads:].view(-1, GROUP, key_heads, dim).permute(2, 0, 1, 3)
+        )
+
+
+def _attend(
+    layer: _Layer,
+    x: Float[Tensor, "rows hidden"],
+    turn: tuple[Float[Tensor, "heads dim"], Float[Tensor, "heads dim"]],
+    turned: _Turned,
+    slots: Slots,
+) -> Float[Tensor, "rows hidden"]:
+    rows, heads, dim = turned.rows.shape
+    projected = layer.qkv(x).view(rows, -1, dim)
+    states = projected[:, :heads]
+    if layer.head_norms:
+        parts = states.split([heads - len(turned.keys), len(turned.keys)], dim=1)
+        states = torch.cat([norm(part) for norm, part in zip(layer.head_norms, parts, strict=True)], dim=1)
+    torch.addcmul(states * turn[0], states.roll(dim // 2, dims=-1), turn[1], out=turned.rows)
+    slots.new_keys.copy_(turned.keys)
+    slots.new_values.copy_(projected[:, heads:].transpose(0, 1))
+    out = attend(slots.last(layer.window) if layer.window else slots, turned.queries)
+    return layer.o(out[:, :rows].transpose(0, 1).reshape(rows, -1))
 
 
 def _merged(parts: list[nn.Linear]) -> nn.Linear:

@@ -24,6 +24,7 @@ class Runner(Protocol):
     eos: frozenset[int]
 
     def prefill(self, tokens: tuple[int, ...], record: bool = False) -> tuple[Any, Float[Tensor, "1 v"]]: ...
+    def open_rows(self, cache: Any) -> Any: ...
     def decode_step(
         self, cache: Any, tokens: Int[np.ndarray, " rows"], record: bool = False
     ) -> Float[Tensor, "rows v"]: ...
@@ -53,8 +54,8 @@ class Rollout:
         self._stopped = np.zeros(n, dtype=bool)
         self._signals: list[tuple[np.ndarray, np.ndarray]] = []
         self._n, self._position, self._finished, self.computed = n, 0, 0, 0
-        self._cache, self._logits = runner.prefill(prompt, record=recorder is not None)
-        self._cache.open_rows()
+        prefilled, self._logits = runner.prefill(prompt, record=recorder is not None)
+        self._cache = runner.open_rows(prefilled)
 
     def step(self, stop: StopRule) -> bool:
         """Emit one token in every unfinished sample. Returns whether to go on."""

@@ -21,6 +21,7 @@ from nad.engines.loading import load
 from nad.engines.packed_linear import pack_linears
 from nad.engines.recorder import ActivationRecorder, Step
 from nad.engines.rollout import Rollout, signals_of
+from nad.engines.row_cache import RowCache
 from nad.engines.shared_prompt import NotShareable, SharedPromptCache, shared_prompt_attention_in
 from nad.errors import UsageError
 from nad.sampling import draw_tokens, token_signals, uniforms
@@ -170,20 +171,27 @@ class TransformersEngine:
                 logits = self._forward(cache, piece, keep=1)
         return cache, logits[:, -1]
 
+    def open_rows(self, cache: SharedPromptCache) -> SharedPromptCache | RowCache:
+        """The prompt is complete: what comes now are tokens of its rows, of which there is one at first."""
+        if self._lean and not self._stock_because and not self._lean.has_listeners():
+            return RowCache(cache)
+        cache.open_rows()
+        return cache
+
     def decode_step(
-        self, cache: SharedPromptCache, tokens: Int[np.ndarray, " rows"], record: bool = False
+        self, cache: SharedPromptCache | RowCache, tokens: Int[np.ndarray, " rows"], record: bool = False
     ) -> Float[Tensor, "rows v"]:
         """The logits of every row behind one more token. Raises NotShareable when its attention cannot be shared."""
-        ids = torch.from_numpy(tokens).to(self.device)[:, None]
+        ids = torch.from_numpy(tokens).to(self.device)
         with self._tap.listening(slice(None)) if record else nullcontext():
+            if isinstance(cache, RowCache):
+                assert self._lean is not None
+                return self._lean(cache, ids)
             if self._stock_because:
-                return self._forward(cache, ids, keep=1)[:, -1]
+                return self._forward(cache, ids[:, None], keep=1)[:, -1]
             cache.attended = 0
-            if self._lean and not self._lean.bypasses_hooks():
-                logits = self._lean(cache, ids)
-            else:
-                with shared_prompt_attention_in(self._model):
-                    logits = self._forward(cache, ids, keep=1, nad_cache=cache)
+            with shared_prompt_attention_in(self._model):
+                logits = self._forward(cache, ids[:, None], keep=1, nad_cache=cache)
         if cache.attended != self._layers:
             raise NotShareable(f"{cache.attended} of {self._layers} layers used the replaced attention")
         return logits[:, -1]
@@ -209,9 +217,8 @@ class TransformersEngine:
         """Whether a decoding step gives the logits of a plain forward pass."""
         tokens = [(7 * i + 5) % self._model.config.get_text_config().vocab_size for i in range(3)]
         _, expected = self.prefill(tokens)
-        cache, _ = self.prefill(tokens[:-1])
-        cache.open_rows()
-        got = self.decode_step(cache, np.array(tokens[-1:]))
+        prefilled, _ = self.prefill(tokens[:-1])
+        got = self.decode_step(self.open_rows(prefilled), np.array(tokens[-1:]))
         # Some stock attentions take the softmax in float32 even where the model computes in float64.
         precision = max(torch.finfo(dtype).eps for dtype in (got.dtype, torch.float32))
         tolerance = 50 * precision * expected.abs().max()
