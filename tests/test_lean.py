@@ -107,6 +107,27 @@ def test_a_projection_somebody_replaced_runs_through_its_own_module() -> None:
     assert TransformersEngine(model, tiny_tokenizer(), "tiny")._lean is None
 
 
+@pytest.mark.parametrize("part", ["mlp", "input_layernorm"])
+def test_a_part_somebody_replaced_runs_through_its_own_module(part: str) -> None:
+    model = tiny_model("llama", torch.float64)
+    own = getattr(model.model.layers[1], part)
+    own.__class__ = type("Adapted", (type(own),), {})
+    assert TransformersEngine(model, tiny_tokenizer(), "tiny")._lean is None
+
+
+def test_a_forward_pass_put_in_a_modules_place_is_taken() -> None:
+    engine = engine_of("llama", lean=True)
+    plain = decoded(engine)[0]
+    mlp = engine._model.model.layers[1].mlp
+    forward = mlp.forward
+    mlp.forward = lambda x: forward(x) + 1.0
+    replaced = decoded(engine)[0]
+    assert not torch.allclose(plain[0], replaced[0])
+    engine._lean = None
+    for got, expected in zip(replaced, decoded(engine)[0], strict=True):
+        assert torch.equal(got, expected)
+
+
 def test_a_listener_on_a_skipped_module_is_heard() -> None:
     """Somebody steers the model: a hook that adds to a layer's output must count in decoding steps too."""
     engine = engine_of("llama", lean=True)

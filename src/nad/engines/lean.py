@@ -1,7 +1,7 @@
 """The decoding step of plain decoder layers in fewer operations (docs/decisions/0017-lean-step.md).
 
-With a few dozen rows, every small operation costs as much as its arithmetic. Here q, k and v are one product, queries
-and keys are turned in one go, and the modules between are left out; everything else is the model's own.
+With a few dozen rows, every small operation costs as much as its arithmetic, or more. Here q, k and v are one product,
+queries and keys are turned in one go, and the modules between the linear layers are left out.
 """
 
 from collections.abc import Callable, Mapping
@@ -16,6 +16,8 @@ from nad.engines.row_cache import GROUP, RowCache, Slots, attend
 
 _Map = Callable[[Tensor], Tensor]
 _LAYERS = {"LlamaDecoderLayer", "MistralDecoderLayer", "PlainLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"}
+_NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "PlainNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
+_MLPS = {"LlamaMLP", "MistralMLP", "PlainFeedForward", "Qwen2MLP", "Qwen3MLP"}
 _WINDOW: Mapping[str, Callable[[Any], int | None]] = {
     "LlamaAttention": lambda attention: None,
     "MistralAttention": lambda attention: getattr(attention.config, "sliding_window", None),
@@ -45,11 +47,14 @@ class LeanStep:
         decoder = model.get_decoder()
         layers = getattr(decoder, "layers", ())
         attentions = [getattr(layer, "self_attn", None) for layer in layers]
+        norms = [getattr(la, name, None) for la in layers for name in ("input_layernorm", "post_attention_layernorm")]
         parts = [getattr(a, name, None) for a in attentions for name in ("q_proj", "k_proj", "v_proj")]
         return (
             bool(len(layers))
             and {type(layer).__name__ for layer in layers} <= _LAYERS
             and {type(attention).__name__ for attention in attentions} <= _WINDOW.keys()
+            and {type(norm).__name__ for norm in [*norms, getattr(decoder, "norm", None)]} <= _NORMS
+            and {type(getattr(layer, "mlp", None)).__name__ for layer in layers} <= _MLPS
             and all(type(part) is nn.Linear for part in parts)
         )
 
@@ -59,8 +64,8 @@ class LeanStep:
         return self._qkv
 
     def has_listeners(self) -> bool:
-        """Whether somebody listens to a module; most of them are not called here."""
-        return any(module._forward_hooks or module._forward_pre_hooks for module in self._model.modules())
+        """Whether somebody listens to a module, or gave it a forward pass of its own; most are not called here."""
+        return any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in self._model.modules())
 
     def __call__(self, cache: RowCache, ids: Int[Tensor, " rows"]) -> Float[Tensor, "rows v"]:
         """The logits behind one more token of every row; its keys and values join the cache.
