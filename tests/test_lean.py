@@ -79,6 +79,7 @@ def test_half_precision_is_as_near_to_exact_numbers_as_the_modules_are(name: str
         pairs = zip(chain(of[0], *of[1]), chain(expected[0], *expected[1]), strict=True)
         return torch.stack([(got - right).abs().max() / right.abs().max() for got, right in pairs])
 
+    assert {t.dtype for t in lean[0]} == {dtype}
     assert errors(lean).mean() <= 1.5 * errors(own).mean()
     assert errors(own).mean() < 8 * torch.finfo(dtype).eps
 
@@ -140,6 +141,16 @@ def test_a_listener_on_a_skipped_module_is_heard() -> None:
     for got, expected in zip(steered, decoded(engine)[0], strict=True):
         assert torch.equal(got, expected)
     handle.remove()
+
+
+def test_a_listener_from_the_start_keeps_the_step_off_for_good() -> None:
+    """It could not be checked against the model's own logits."""
+    model = tiny_model("llama", torch.float64)
+    handle = model.model.layers[0].register_forward_hook(lambda module, args, output: None)
+    engine = TransformersEngine(model, tiny_tokenizer(), "tiny")
+    handle.remove()
+    assert engine._lean is None
+    assert engine.notes == ()
 
 
 def test_a_step_with_other_logits_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -32,14 +32,16 @@ A module of another type has a step of its own.
 
 
 class LeanStep:
-    """One token for every row of a shared-prompt cache.
+    """One token for every row behind a shared prompt.
 
     The model's q, k and v weights become views of one merged weight; their values stay the same.
     """
 
     def __init__(self, model: Any) -> None:
         self._model, self._decoder = model, model.get_decoder()
-        self._qkv = [_merged([a.q_proj, a.k_proj, a.v_proj]) for a in self._attentions()]
+        self._qkv = [
+            _merged([a.q_proj, a.k_proj, a.v_proj]) for a in (layer.self_attn for layer in self._decoder.layers)
+        ]
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -104,9 +106,6 @@ class LeanStep:
         scale = cos.new_ones(queries + keys, 1)
         scale[:queries] = attention.scaling
         return cos * scale, torch.cat([-low, high], dim=-1) * scale
-
-    def _attentions(self) -> list[Any]:
-        return [layer.self_attn for layer in self._decoder.layers]
 
 
 class _Layer(NamedTuple):

@@ -62,6 +62,7 @@ class RowCache:
 
     @property
     def places(self) -> int:
+        """Rows there is room for, in whole groups; attention is taken for all of them."""
         return self._values.shape[2]
 
     def get_seq_length(self) -> int:

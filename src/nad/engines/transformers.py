@@ -206,7 +206,8 @@ class TransformersEngine:
         if self._stock_because:
             return
         try:
-            if self._lean and not self._agrees_with_stock():
+            # With somebody listening the check would run through the modules, and say nothing of the lean step.
+            if self._lean and (self._lean.has_listeners() or not self._agrees_with_stock()):
                 self._lean = None
             if not self._lean and not self._agrees_with_stock():
                 self._stock_because = "the shared-prompt attention gave other logits"
