@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
-from nad.contribution import contribution_scores, largest_places, neuron_logits, strongest, strongest_per_layer
+from nad.contribution import contribution_scores, neuron_logits, strongest
+from nad.errors import NadError
 
 DOWN = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
 """W_out of three neurons in two dimensions."""
@@ -29,26 +30,51 @@ def test_the_score_is_that_times_the_gate_with_its_sign() -> None:
     assert contribution_scores(gate, DOWN, torch.tensor([[3.0, 4.0]])).tolist() == [[6, -4, 1]]
 
 
-def test_each_layer_keeps_its_largest_scores() -> None:
-    scores = torch.tensor([[1.0, 5.0, 3.0], [9.0, -1.0, -2.0]])
-    assert ranked(*strongest_per_layer(scores, 2)) == [[(5, 1), (3, 2)], [(9, 0), (-1, 1)]]
-    assert ranked(*strongest_per_layer(scores, 64)) == [[(5, 1), (3, 2), (1, 0)], [(9, 0), (-1, 1), (-2, 2)]]
+def test_the_largest_of_each_layer_and_of_those_the_k_largest() -> None:
+    scores = torch.tensor([[[1.0, 5.0, 3.0], [9.0, 8.0, 7.0]]])
+    assert ranked(*strongest(scores, 3, per_layer=2)) == [[(9, 3), (8, 4), (5, 1)]]
+    assert ranked(*strongest(scores, 9, per_layer=2)) == [[(9, 3), (8, 4), (5, 1), (3, 2)]]
+    assert ranked(*strongest(scores, 1, per_layer=64)) == [[(9, 3)]]
 
 
-_FEW_VALUES = st.sampled_from([-2.0, -0.0, 0.0, 1.0, 3.0, float("nan")])
+def by_sorting(scores: Tensor, k: int, per_layer: int) -> Tensor:
+    """The values `strongest` has to find, in descending order."""
+    kept = scores.sort(dim=2, descending=True).values[:, :, :per_layer]
+    return kept.flatten(1).sort(dim=1, descending=True).values[:, :k]
 
 
-@given(arrays(np.float32, (4, 9), elements=_FEW_VALUES | st.floats(-5, 5, width=32)), st.integers(1, 12))
-def test_numpy_keeps_what_torch_keeps_through_ties_and_what_is_not_a_number(scores: np.ndarray, k: int) -> None:
-    expected, _ = strongest_per_layer(torch.from_numpy(scores), k)
-    kept, place = largest_places(scores, k)
-    np.testing.assert_array_equal(np.sort(kept, axis=1), np.sort(expected.numpy(), axis=1))
-    np.testing.assert_array_equal(np.take_along_axis(scores, place, axis=1), kept)
-    assert all(len(set(row)) == min(k, 9) for row in place.tolist())
+_FEW_VALUES = st.sampled_from([-2.0, -0.0, 0.0, 1.0, 3.0])
 
 
-@pytest.mark.parametrize(("k", "neurons"), [(1, [20]), (2, [20, 10]), (9, [20, 10, 21, 11])])
-def test_the_k_largest_over_all_layers(k: int, neurons: list[int]) -> None:
-    kept, ids = torch.tensor([[5.0, 1.0, 7.0, 3.0]]), torch.tensor([[10, 11, 20, 21]])
-    ((*pairs,),) = ranked(*strongest(kept, ids, k))
-    assert [neuron for _, neuron in pairs] == neurons
+@given(
+    arrays(np.float32, (3, 4, 11), elements=_FEW_VALUES | st.floats(-5, 5, width=32)),
+    st.integers(1, 50),
+    st.integers(1, 12),
+)
+def test_the_bound_leaves_out_nothing_through_ties(scores: np.ndarray, k: int, per_layer: int) -> None:
+    tensor = torch.from_numpy(scores)
+    values, neuron = strongest(tensor, k, per_layer)
+    assert torch.equal(values.sort(dim=1, descending=True).values, by_sorting(tensor, k, per_layer))
+    assert torch.equal(tensor.flatten(1).gather(1, neuron), values)
+    for row in neuron.tolist():
+        assert len(set(row)) == min(k, 4 * min(per_layer, 11))
+        assert max(np.bincount(np.array(row) // 11)) <= per_layer
+
+
+@pytest.mark.parametrize("neurons", [64, 100, 1536])
+def test_layers_of_unlike_strength(neurons: int) -> None:
+    torch.manual_seed(0)
+    scores = torch.randn(5, 12, neurons) * torch.logspace(0, 3, 12)[:, None]
+    for k, per_layer in [(500, 64), (1, 1), (60, 3), (768, 64), (5000, 7)]:
+        values, neuron = strongest(scores, k, per_layer)
+        assert torch.equal(values.sort(dim=1, descending=True).values, by_sorting(scores, k, per_layer))
+        assert torch.equal(scores.flatten(1).gather(1, neuron), values)
+
+
+@pytest.mark.parametrize("place", [0, 63, 99])
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_scores_that_are_not_finite_are_an_error(place: int, value: float) -> None:
+    scores = torch.randn(3, 4, 100)
+    scores[1, 2, place] = value
+    with pytest.raises(NadError, match="not finite"):
+        strongest(scores, 10, 64)

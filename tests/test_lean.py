@@ -33,7 +33,7 @@ def decoded(engine: TransformersEngine) -> tuple[list[Tensor], list[list[Tensor]
         for parents, tokens in zip(([0, 0, 0], [2, 0, 1], [0, 0, 2]), STEPS, strict=True):
             cache.rearrange(parents)
             logits.append(engine.decode_step(cache, tokens, record=True))
-            gates.append(engine.gates(3))
+            gates.append([ffn.gates(seen) for ffn, seen in zip(engine._ffns, engine.gates(3), strict=True)])
     return logits, gates
 
 

@@ -6,24 +6,37 @@ from torch import nn
 
 from nad.engines.packed_linear import PackedLinear, pack_linears
 
-pytestmark = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+needs_mkl = pytest.mark.skipif(not torch.backends.mkl.is_available(), reason="this torch has no MKL")
+needs_bf16 = pytest.mark.skipif(
+    not (torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()),
+    reason="this processor's oneDNN has no bfloat16",
+)
+# How far a product may be from the exact one: float32 sums in another order; bfloat16 is rounded once, at the end.
+PRECISIONS = [
+    pytest.param(torch.float32, 2e-6, 0.0, marks=needs_mkl),
+    pytest.param(torch.bfloat16, 2e-6, 2**-8, marks=needs_bf16),
+]
 
 
+@pytest.mark.parametrize(("dtype", "absolute", "relative"), PRECISIONS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize(("inputs", "outputs"), [(576, 960), (1536, 576), (7, 5), (64, 33), (130, 1), (1, 1)])
-def test_products_equal_float64(inputs: int, outputs: int, bias: bool) -> None:
+def test_products_equal_float64(
+    inputs: int, outputs: int, bias: bool, dtype: torch.dtype, absolute: float, relative: float
+) -> None:
     torch.manual_seed(0)
-    linear = nn.Linear(inputs, outputs, bias)
+    linear = nn.Linear(inputs, outputs, bias, dtype=dtype)
     pack_linears([linear])
     for rows in (*range(1, 70), 127, 128, 129, 513):
-        x = torch.randn(rows, 1, inputs)
+        x = torch.randn(rows, 1, inputs, dtype=dtype)
         exact = nn.functional.linear(x.double(), linear.weight.double(), linear.bias.double() if bias else None)
         with torch.inference_mode():
             got = linear(x)
-        torch.testing.assert_close(got.double(), exact, rtol=0, atol=2e-6 * inputs**0.5)
+        torch.testing.assert_close(got.double(), exact, rtol=relative, atol=absolute * inputs**0.5)
     assert "packed" in linear.__dict__
 
 
+@needs_mkl
 def test_a_prefill_or_a_few_rows_do_not_pack() -> None:
     linear = nn.Linear(8, 8)
     pack_linears([linear])
@@ -34,10 +47,25 @@ def test_a_prefill_or_a_few_rows_do_not_pack() -> None:
     assert "packed" not in linear.__dict__
 
 
-def test_only_plain_float32_linears_are_packed() -> None:
+@needs_bf16
+def test_in_bfloat16_few_rows_pack_and_a_prefill_does_not() -> None:
+    linear = nn.Linear(8, 8, dtype=torch.bfloat16)
+    pack_linears([linear])
+    with torch.inference_mode():
+        linear(torch.randn(1, 100, 8, dtype=torch.bfloat16))
+        assert "packed" not in linear.__dict__
+        linear(torch.randn(2, 1, 8, dtype=torch.bfloat16))
+    assert "packed" in linear.__dict__
+
+
+@needs_mkl
+@needs_bf16
+def test_only_plain_linears_in_a_packed_precision_are_packed() -> None:
     class Other(nn.Linear):
         pass
 
-    modules = [nn.Linear(4, 4), nn.Linear(4, 4).double(), nn.Linear(4, 4).bfloat16(), Other(4, 4), nn.LayerNorm(4)]
+    dtypes = [torch.float32, torch.bfloat16, torch.float64, torch.float16]
+    modules = [*(nn.Linear(4, 4, dtype=dtype) for dtype in dtypes), Other(4, 4), nn.LayerNorm(4)]
     pack_linears(modules)
-    assert [type(module) for module in modules] == [PackedLinear, nn.Linear, nn.Linear, Other, nn.LayerNorm]
+    plain = [nn.Linear, nn.Linear, Other, nn.LayerNorm]
+    assert [type(module) for module in modules] == [PackedLinear, PackedLinear, *plain]

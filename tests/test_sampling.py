@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from nad.errors import NadError
-from nad.sampling import draw_tokens, largest_logits, token_signals, uniforms
+from nad.sampling import block_maxima, draw_tokens, largest_logits, token_signals, uniforms
 
 
 def logits_of(*probabilities: float) -> Tensor:
@@ -119,7 +119,7 @@ def test_largest_logits_are_those_of_a_full_sort(vocabulary: int, k: int) -> Non
     logits = torch.from_numpy(
         np.random.default_rng(k).permuted(np.tile(np.arange(vocabulary), (3, 1)), axis=1)
     ).double()
-    values, tokens = largest_logits(logits, k)
+    values, tokens = largest_logits(logits, k, block_maxima(logits))
     assert values.tolist() == [list(range(vocabulary - 1, vocabulary - 1 - k, -1))] * 3
     assert torch.equal(logits.gather(1, tokens), values)
 

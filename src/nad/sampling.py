@@ -39,14 +39,14 @@ def draw_tokens(
     of logits in half precision are taken in float32.
     Raises NadError on logits that are not numbers.
     """
-    normaliser = _log_normaliser(logits, temperature or 1.0)
+    normaliser, maxima = _normaliser_and_maxima(logits, temperature or 1.0)
     if not bool(normaliser.isfinite().all()):
         raise NadError("the model produced logits that are not finite numbers; try --dtype float32")
     if temperature == 0:
         return logits.argmax(dim=1)[row]
     width = min(_FIRST_LOOK, logits.shape[1])
     while True:
-        values, indices = largest_logits(logits, width)
+        values, indices = largest_logits(logits, width, maxima)
         cdf = (values.to(normaliser.dtype) / temperature - normaliser).double().exp().cumsum(dim=1)
         mass, known = _nucleus_mass(cdf, top_p, complete=width == logits.shape[1])
         target = uniform.double() * mass[row]
@@ -57,33 +57,49 @@ def draw_tokens(
     return indices[row, place.clamp(max=width - 1)]
 
 
-def _log_normaliser(logits: Float[Tensor, "rows vocabulary"], temperature: float) -> Float[Tensor, "rows 1"]:
-    """The log of the sum of exp(logits / temperature), in parts that stay in a processor's cache over its passes."""
+def _normaliser_and_maxima(
+    logits: Float[Tensor, "rows vocabulary"], temperature: float
+) -> tuple[Float[Tensor, "rows 1"], Float[Tensor, "rows blocks"]]:
+    """The log of the sum of exp(logits / temperature), and each block's largest logit.
+
+    Both in one look at parts that stay in a processor's cache meanwhile.
+    """
     rows = max(1, _CACHE_BYTES // logits[:1].nbytes) if logits.device.type == "cpu" else len(logits)
     exact = torch.promote_types(logits.dtype, torch.float32)
-    return torch.cat([_log_sum_exp(part.to(exact) / temperature) for part in logits.split(rows)])
+    parts = [_of_part(part.to(exact), temperature) for part in logits.split(rows)]
+    normaliser, maxima = (torch.cat(column) for column in zip(*parts, strict=True))
+    return normaliser, maxima
 
 
-def _log_sum_exp(x: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows 1"]:
-    """torch.logsumexp in fewer passes; overwrites x. Not a number where the largest is infinite."""
-    largest = x.amax(dim=1, keepdim=True)
-    return x.sub_(largest).exp_().sum(dim=1, keepdim=True).log_().add_(largest)
+def _of_part(
+    x: Float[Tensor, "rows vocabulary"], temperature: float
+) -> tuple[Float[Tensor, "rows 1"], Float[Tensor, "rows blocks"]]:
+    """torch.logsumexp in fewer passes, and the blocks' maxima. Not a number where the largest is infinite."""
+    maxima = block_maxima(x)
+    rest = x[:, maxima.shape[1] * _BLOCK :]
+    largest = torch.cat([maxima, rest], dim=1).amax(dim=1, keepdim=True) / temperature
+    return (x / temperature).sub_(largest).exp_().sum(dim=1, keepdim=True).log_().add_(largest), maxima
+
+
+def block_maxima(logits: Float[Tensor, "rows vocabulary"]) -> Float[Tensor, "rows blocks"]:
+    """The largest logit of each whole block of tokens. In float32 or finer; half precision takes ten times as long."""
+    blocks = logits.shape[1] // _BLOCK
+    return logits[:, : blocks * _BLOCK].view(len(logits), blocks, _BLOCK).amax(dim=2)
 
 
 def largest_logits(
-    logits: Float[Tensor, "rows vocabulary"], k: int
+    logits: Float[Tensor, "rows vocabulary"], k: int, maxima: Float[Tensor, "rows blocks"]
 ) -> tuple[Float[Tensor, "rows k"], Int[Tensor, "rows k"]]:
-    """The k largest logits of each row in descending order, and their tokens.
+    """The k largest logits of each row in descending order, and their tokens; `maxima` are the blocks' maxima.
 
     The k largest lie in the k blocks with the largest maxima (and the rest that fills no block), so only those
     are sorted: a maximum reads memory at full speed, a partial sort does not.
     """
-    rows, vocabulary = logits.shape
-    blocks = vocabulary // _BLOCK
+    (rows, vocabulary), blocks = logits.shape, maxima.shape[1]
     if k * 4 > blocks:
         return tuple(torch.topk(logits, k, dim=1))  # type: ignore[return-value]
     blocked = logits[:, : blocks * _BLOCK].view(rows, blocks, _BLOCK)
-    block = torch.topk(blocked.amax(dim=2), k, dim=1).indices
+    block = torch.topk(maxima, k, dim=1).indices
     chosen = blocked.gather(1, block[:, :, None].expand(-1, -1, _BLOCK)).flatten(1)
     tokens = (block[:, :, None] * _BLOCK + torch.arange(_BLOCK, device=logits.device)).flatten(1)
     rest = torch.arange(blocks * _BLOCK, vocabulary, device=logits.device).expand(rows, -1)
@@ -120,7 +136,7 @@ def token_signals(
     exact = logits.to(torch.promote_types(logits.dtype, torch.float32))
     normaliser = torch.logsumexp(exact, dim=1)
     mean_logit = torch.einsum("rv,rv->r", torch.exp(exact - normaliser[:, None]), exact)
-    top = largest_logits(exact, min(_CONFIDENCE_TOKENS, exact.shape[1]))[0].mean(dim=1)
+    top = largest_logits(exact, min(_CONFIDENCE_TOKENS, exact.shape[1]), block_maxima(exact))[0].mean(dim=1)
     entropy = normaliser - mean_logit
     certainty = normaliser - exact.mean(dim=1) - math.log(exact.shape[1])
     logprob = exact[row, token] - normaliser[row]

@@ -28,6 +28,11 @@ class GatedFFN:
     def neurons(self) -> int:
         return self.down.in_features
 
+    def gates(self, seen: Float[Tensor, "rows neurons"]) -> Float[Tensor, "rows neurons"]:
+        """act(x W_g), in float32 or finer, from what a GateTap kept."""
+        exact = torch.promote_types(seen.dtype, torch.float32)
+        return seen if seen.dtype == exact else self.act.forward(seen.to(exact))
+
 
 def find_gated_ffns(model: nn.Module, layers: int) -> list[GatedFFN]:
     """The gated feed-forward of each of the model's `layers` decoder layers, in order.
@@ -103,6 +108,7 @@ def _tap_sees(module: nn.Module, ffn: GatedFFN, x: Tensor) -> bool:
         module(x)
     gate = ffn.gate(x)[..., ffn.half].flatten(0, 1)
     (seen,) = tap.take(len(gate))
+    seen = ffn.gates(seen)
     return _close(seen, ffn.act(gate.to(seen.dtype)))
 
 
@@ -112,9 +118,10 @@ def _close(got: Tensor, expected: Tensor) -> bool:
 
 
 class GateTap:
-    """Collects act(x W_g) of chosen positions from every feed-forward layer, forward pass by forward pass.
+    """Keeps the gates of chosen positions from every feed-forward layer, forward pass by forward pass.
 
-    What the model computed is taken as it is; in half precision the activation is taken again, in float32.
+    These are act(x W_g) as the model computed it. In half precision x W_g is kept instead: `GatedFFN.gates` takes
+    the activation again, in float32.
     """
 
     def __init__(self, ffns: list[GatedFFN]) -> None:
@@ -140,7 +147,8 @@ class GateTap:
             if self._seen[layer] is not None:
                 raise NadError(f"layer {layer} ran twice in one forward pass; its gates cannot be told apart")
             exact = torch.promote_types(output.dtype, torch.float32)
-            self._seen[layer] = chosen(output) if output.dtype == exact else act.forward(chosen(args[0]).to(exact))
+            # A half of a merged gate and up is copied, so that the other half's memory is not held.
+            self._seen[layer] = chosen(output if output.dtype == exact else args[0]).contiguous()
 
         return keep
 

@@ -140,16 +140,18 @@ def _layer_of(layer: Any, qkv: nn.Linear) -> _Layer:
 
 
 def _norm_of(norm: Any) -> _Map:
-    """x / rms(x) * weight, in fewer operations than the module's."""
-    weight: Tensor = norm.weight
-    if weight.dtype != torch.float32:  # in which the modules compute, whatever they are in
+    """x / rms(x) * weight in fewer operations than the module's; in half precision rounded once, at the end."""
+    if norm.weight.dtype == torch.float64:  # the modules compute in float32, whatever they are in
         return norm.forward
+    weight: Tensor = norm.weight.float()
     epsilon = weight.new_tensor(norm.epsilon if hasattr(norm, "epsilon") else norm.variance_epsilon)
     share = 1 / len(weight)
 
     def normed(x: Tensor) -> Tensor:
-        length = torch.linalg.vector_norm(x, dim=1, keepdim=True)
-        return x * (weight * torch.addcmul(epsilon, length, length, value=share).rsqrt_())
+        wide = x.float()
+        length = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
+        scale = weight * torch.addcmul(epsilon, length, length, value=share).rsqrt_()
+        return scale.mul_(wide).to(x.dtype)
 
     return normed
 

@@ -2,7 +2,6 @@
 
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -12,16 +11,13 @@ from jaxtyping import Float, Int, UInt16
 from torch import Tensor
 
 from nad.activation import ActivationRule, ActivationSet, activation_set
-from nad.contribution import largest_places, neuron_logits, strongest, strongest_per_layer
+from nad.contribution import neuron_logits, strongest
 from nad.engines.gates import GatedFFN
-from nad.errors import NadError
 
 _GATE_BYTES = 256 << 20
 """Gates held back before they are scored."""
-_SCORE_BYTES = 1 << 20
-"""Scores of one layer held at once: a part that stays in a core's cache from the product to the selection."""
-_LAYERS_PER_THREAD = 4
-"""Products W_u W_out held at once while their strongest neurons are found."""
+_SCORE_BYTES = 16 << 20
+"""Scores of all layers held at once: a part that stays in a processor's cache from the product to the selection."""
 _NEVER = torch.iinfo(torch.int32).max
 
 
@@ -29,7 +25,8 @@ _NEVER = torch.iinfo(torch.int32).max
 class Step:
     """One position: the gates of every row by layer, the distinct (row, token) pairs emitted there, and whose.
 
-    Gates are act(x W_g), in float32 or finer. `samples[i]` emitted pair number `pair[i]`.
+    Gates are as a GateTap keeps them: act(x W_g), or x W_g in half precision. `samples[i]` emitted pair number
+    `pair[i]`.
     """
 
     gates: list[Float[Tensor, "rows neurons"]]
@@ -38,6 +35,10 @@ class Step:
     samples: Int[Tensor, " samples"]
     pair: Int[Tensor, " samples"]
     position: int
+
+
+_Part = list[tuple[Step, Int[Tensor, " _"]]]
+"""Some of the pairs of some steps: of each step the rows the pairs continue."""
 
 
 class _Activated(NamedTuple):
@@ -126,84 +127,45 @@ class ActivationRecorder:
 
     def _activated(self) -> _Activated:
         """The activations of all (row, token) pairs of the buffered steps (Eqs. 5 and 6); pairs counted through."""
-        rule = self._rule
-        kept, neuron = self._kept_on_cpu() if self._first.device.type == "cpu" else self._kept()
-        top, neuron = strongest(kept, neuron, rule.k)
-        if not bool(top.isfinite().all()):
-            raise NadError("neuron scores are not finite numbers; try --dtype float32")
-        position = self._position_of_pairs()
-        if rule.threshold == "threshold":
-            return self._reaching(top.amin(dim=1), position)
-        pair = torch.arange(len(top), device=top.device).repeat_interleave(top.shape[1])
-        return _Activated(pair, position[pair], neuron.flatten(), top.flatten())
-
-    def _kept(self) -> tuple[Float[Tensor, "pairs kept"], Int[Tensor, "pairs kept"]]:
-        """What Eq. 5 keeps of every layer, side by side."""
-        scores: list[list[Tensor]] = [[] for _ in self._ffns]
-        ids: list[list[Tensor]] = [[] for _ in self._ffns]
-        for layer, _, part_scores in self._scores():
-            value, neuron = strongest_per_layer(part_scores, self._rule.per_layer)
-            scores[layer].append(value)
-            ids[layer].append(neuron.int() + layer * self._ffns[0].neurons)
-        kept, neuron = (torch.cat([torch.cat(parts) for parts in column], dim=1) for column in (scores, ids))
-        return kept, neuron
-
-    def _kept_on_cpu(self) -> tuple[Float[Tensor, "pairs kept"], Int[Tensor, "pairs kept"]]:
-        """The same in numpy, a layer to a thread: its partition is faster, and no thread of torch is in the way."""
         tokens, token = torch.unique(torch.cat([s.token for s in self._steps]), return_inverse=True)
+        push = self._pushes(tokens)
+        begin, found = 0, []
+        for part in _parts(self._steps, max(1, _SCORE_BYTES // push[:, :1].nbytes)):
+            size = sum(len(row) for _, row in part)
+            pair, neuron, score = self._activated_in(self._scores(part, push, token[begin : begin + size]))
+            position = torch.cat([row.new_full(row.shape, step.position) for step, row in part])
+            found.append(_Activated(begin + pair, position[pair], neuron, score))
+            begin += size
+        return _Activated(*(torch.cat(column) for column in zip(*found, strict=True)))
+
+    def _pushes(self, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "layers tokens neurons"]:
         unembed = self._unembed[tokens].to(self._dtype)
-        kept = min(self._rule.per_layer, self._ffns[0].neurons)
-        shape = (len(token), len(self._ffns), kept)
-        scores, neuron = np.empty(shape, unembed.numpy().dtype), np.empty(shape, np.int32)
+        push = unembed.new_empty(len(self._ffns), len(tokens), self._ffns[0].neurons)
+        for of_layer, ffn in zip(push, self._ffns, strict=True):
+            neuron_logits(ffn.down.weight.detach().to(self._dtype), unembed, out=of_layer)
+        return push
 
-        def keep(layer: int, push: Float[np.ndarray, "tokens neurons"]) -> None:
-            gates = np.concatenate([s.gates[layer].numpy()[s.row.numpy()] for s in self._steps])
-            size = max(1, _SCORE_BYTES // gates[:1].nbytes)
-            for begin in range(0, len(gates), size):
-                part = slice(begin, begin + size)
-                scored = push[token[part].numpy()]
-                scored *= gates[part]
-                scores[part, layer], place = largest_places(scored, kept)
-                neuron[part, layer] = place + layer * self._ffns[layer].neurons
+    def _scores(
+        self, part: _Part, push: Float[Tensor, "layers tokens neurons"], token: Int[Tensor, " pairs"]
+    ) -> Float[Tensor, "pairs layers neurons"]:
+        """Eq. 1 for some of the pairs."""
+        scores = push.new_empty(len(token), len(push), push.shape[2])
+        for layer, ffn in enumerate(self._ffns):
+            seen = [step.gates[layer].index_select(0, row) for step, row in part]
+            gate = ffn.gates(torch.cat(seen) if len(seen) > 1 else seen[0])
+            torch.index_select(push[layer], 0, token, out=scores[:, layer]).mul_(gate)
+        return scores
 
-        workers = torch.get_num_threads()
-        with ThreadPoolExecutor(workers) as threads:
-            for group in torch.arange(len(self._ffns)).split(_LAYERS_PER_THREAD * workers):
-                layers = group.tolist()
-                list(threads.map(keep, layers, [self._push(layer, unembed).numpy() for layer in layers]))
-        return torch.from_numpy(scores).flatten(1), torch.from_numpy(neuron).flatten(1)
-
-    def _push(self, layer: int, unembed: Float[Tensor, "tokens hidden"]) -> Float[Tensor, "tokens neurons"]:
-        return neuron_logits(self._ffns[layer].down.weight.to(self._dtype), unembed)
-
-    def _reaching(self, eta: Float[Tensor, " pairs"], position: Int[Tensor, " pairs"]) -> _Activated:
-        """The literal Eq. 2: every neuron whose score is at least eta, outside the kept ones too."""
-        found = []
-        for layer, part, scores in self._scores():
-            pair, neuron = (scores >= eta[part, None]).nonzero(as_tuple=True)
-            found.append((part[pair], neuron.int() + layer * self._ffns[0].neurons, scores[pair, neuron]))
-        pair, neuron, score = (torch.cat(column) for column in zip(*found, strict=True))
-        order = pair.argsort(stable=True)
-        return _Activated(pair[order], position[pair[order]], neuron[order], score[order])
-
-    def _scores(self) -> Iterator[tuple[int, Int[Tensor, " part"], Float[Tensor, "part neurons"]]]:
-        """Eq. 1 for the buffered steps: layer by layer, for a bounded part of the (row, token) pairs at a time."""
-        steps = self._steps
-        starts = np.cumsum([0] + [len(s.gates[0]) for s in steps])
-        row = torch.cat([s.row + int(start) for s, start in zip(steps, starts[:-1], strict=True)])
-        tokens, token = torch.unique(torch.cat([s.token for s in steps]), return_inverse=True)
-        unembed = self._unembed[tokens].to(self._dtype)
-        size = max(1, _SCORE_BYTES // (unembed.element_size() * self._ffns[0].neurons))
-        for layer in range(len(self._ffns)):
-            gate = torch.cat([s.gates[layer] for s in steps])
-            push = self._push(layer, unembed)
-            for part in torch.arange(len(row), device=row.device).split(size):
-                yield layer, part, push[token[part]].mul_(gate[row[part]])
-
-    def _position_of_pairs(self) -> Int[Tensor, " pairs"]:
-        counts = [len(s.row) for s in self._steps]
-        positions = np.repeat([s.position for s in self._steps], counts)
-        return torch.from_numpy(positions).to(self._first.device)
+    def _activated_in(
+        self, scores: Float[Tensor, "pairs layers neurons"]
+    ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Float[Tensor, " m"]]:
+        """Pairs, neurons and scores of the activations; the literal Eq. 2 also takes what Eq. 5 leaves out."""
+        top, neuron = strongest(scores, self._rule.k, self._rule.per_layer)
+        if self._rule.threshold == "threshold":
+            pair, place = (scores.flatten(1) >= top.amin(dim=1, keepdim=True)).nonzero(as_tuple=True)
+            return pair, place, scores.flatten(1)[pair, place]
+        pair = torch.arange(len(top), device=top.device).repeat_interleave(top.shape[1])
+        return pair, neuron.flatten(), top.flatten()
 
     def _merge(self, activated: _Activated) -> None:
         """First tokens and peaks are a minimum and a maximum over a sample's activations (Eq. 3)."""
@@ -212,6 +174,20 @@ class ActivationRecorder:
         self._peak.view(-1).scatter_reduce_(0, place, activated.score.float(), "amax")
         if self._in_chunk is not None:
             self._in_chunk.view(-1)[place] = True
+
+
+def _parts(steps: Sequence[Step], size: int) -> Iterator[_Part]:
+    """The steps' pairs in order, at most `size` at a time."""
+    part: _Part = []
+    room = size
+    for step in steps:
+        for row in step.row.split(size):
+            if len(row) > room:
+                yield part
+                part, room = [], size
+            part.append((step, row))
+            room -= len(row)
+    yield part
 
 
 def _join(steps: Sequence[Step], activated: _Activated) -> _Activated:

@@ -197,7 +197,7 @@ class TransformersEngine:
         return logits[:, -1]
 
     def gates(self, rows: int) -> list[Tensor]:
-        """What the last recorded forward pass captured."""
+        """What the last recorded forward pass captured, layer by layer, as a GateTap keeps it."""
         return self._tap.take(rows)
 
     @torch.inference_mode()
