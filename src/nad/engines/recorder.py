@@ -54,8 +54,9 @@ class ActivationRecorder:
     """Builds the activation sets of n samples from the steps it is shown (Eqs. 1-3, 5 and 6).
 
     It holds 8 bytes for every sample and neuron, and one more with `count_chunks`. W_u W_out of Eq. 1 does not
-    depend on the context, so its rows are computed once for each different token of the buffered steps; models
-    in half precision are scored in float32. `seconds` is the time spent here.
+    depend on the context, so its rows are computed once for each different token of the buffered steps, and held (4
+    bytes for every such token and neuron) while these are scored; models in half precision are scored in float32.
+    `seconds` is the time spent here.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class ActivationRecorder:
         return _Activated(*(torch.cat(column) for column in zip(*found, strict=True)))
 
     def _pushes(self, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "layers tokens neurons"]:
+        """The rows of W_u W_out that belong to these tokens."""
         unembed = self._unembed[tokens].to(self._dtype)
         push = unembed.new_empty(len(self._ffns), len(tokens), self._ffns[0].neurons)
         for of_layer, ffn in zip(push, self._ffns, strict=True):
