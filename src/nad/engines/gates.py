@@ -130,8 +130,8 @@ class GateTap:
 
     @contextmanager
     def listening(self, positions: slice) -> Iterator[None]:
-        """Record the gates of these sequence positions during one forward pass."""
-        self._seen = [None] * len(self._ffns)
+        """Record the gates of these sequence positions during one forward pass through the modules."""
+        self.begin()
         handles = [ffn.act.register_forward_hook(self._hook(layer, positions)) for layer, ffn in enumerate(self._ffns)]
         try:
             yield
@@ -143,14 +143,19 @@ class GateTap:
         def chosen(x: Tensor) -> Tensor:  # a step's rows may come without an axis of positions
             return x[:, positions].flatten(0, 1) if x.ndim == 3 else x
 
-        def keep(act: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-            if self._seen[layer] is not None:
-                raise NadError(f"layer {layer} ran twice in one forward pass; its gates cannot be told apart")
-            exact = torch.promote_types(output.dtype, torch.float32)
-            # A half of a merged gate and up is copied, so that the other half's memory is not held.
-            self._seen[layer] = chosen(output if output.dtype == exact else args[0]).contiguous()
+        return lambda act, args, output: self.note(layer, chosen(args[0]), chosen(output))
 
-        return keep
+    def begin(self) -> None:
+        """A forward pass begins: nothing is kept of an earlier one."""
+        self._seen = [None] * len(self._ffns)
+
+    def note(self, layer: int, gate: Float[Tensor, "rows neurons"], activated: Float[Tensor, "rows neurons"]) -> None:
+        """Keep what this layer made of the rows: x W_g, and act(x W_g)."""
+        if self._seen[layer] is not None:
+            raise NadError(f"layer {layer} ran twice in one forward pass; its gates cannot be told apart")
+        exact = torch.promote_types(activated.dtype, torch.float32)
+        # A half of a merged gate and up is copied, so that the other half's memory is not held.
+        self._seen[layer] = (activated if activated.dtype == exact else gate).contiguous()
 
     def take(self, rows: int) -> list[Float[Tensor, "rows neurons"]]:
         """The gates of the last forward pass, layer by layer; `rows` is the number there must be."""

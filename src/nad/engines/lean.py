@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from nad.engines.gates import GateTap
 from nad.engines.row_cache import GROUP, RowCache, Slots, attend
 
 _Map = Callable[[Tensor], Tensor]
@@ -69,19 +70,27 @@ class LeanStep:
         """Whether somebody listens to a module, or gave it a forward pass of its own; most are not called here."""
         return any(m._forward_hooks or m._forward_pre_hooks or "forward" in vars(m) for m in self._model.modules())
 
-    def __call__(self, cache: RowCache, ids: Int[Tensor, " rows"]) -> Float[Tensor, "rows v"]:
-        """The logits behind one more token of every row; its keys and values join the cache.
+    def __call__(
+        self, cache: RowCache, ids: Int[Tensor, " rows"], tap: GateTap | None = None
+    ) -> Float[Tensor, "rows v"]:
+        """The logits behind one more token of every row; its keys and values join the cache, its gates go to the tap.
 
         Source: the `forward` methods of `_LAYERS`.
         """
+        if tap is not None:
+            tap.begin()
         slots = cache.next_token()
         x = self._decoder.embed_tokens(ids)
         turn = self._turn(x, cache.get_seq_length() - 1)
-        turned = _Turned.room(x, cache.places, slots[0], *turn[0].shape)
-        for layer, of_layer in zip(self._layers, slots, strict=True):
+        turned = _Turned.room(len(x), cache.places, slots[0], turn[0])
+        for i, (layer, of_layer) in enumerate(zip(self._layers, slots, strict=True)):
             x += _attend(layer, layer.attention_norm(x), turn, turned, of_layer)
             normed = layer.mlp_norm(x)
-            x += layer.down(layer.up(normed).mul_(layer.act(layer.gate(normed))))
+            gate = layer.gate(normed)
+            activated = layer.act(gate)
+            if tap is not None:
+                tap.note(i, gate, activated)
+            x += layer.down(layer.up(normed).mul_(activated))
         return self._model.lm_head(self._norm(x))
 
     @cached_property
@@ -118,7 +127,7 @@ class _Layer(NamedTuple):
     o: _Map
     mlp_norm: _Map
     gate: _Map
-    act: nn.Module
+    act: _Map
     up: _Map
     down: _Map
 
@@ -133,7 +142,7 @@ def _layer_of(layer: Any, qkv: nn.Linear) -> _Layer:
         o=attention.o_proj.forward,
         mlp_norm=_norm_of(layer.post_attention_layernorm),
         gate=mlp.gate_proj.forward,
-        act=mlp.act_fn,
+        act=mlp.act_fn.forward,
         up=mlp.up_proj.forward,
         down=mlp.down_proj.forward,
     )
@@ -164,14 +173,13 @@ class _Turned(NamedTuple):
     keys: Float[Tensor, "key_heads groups group dim"]
 
     @staticmethod
-    def room(x: Tensor, places: int, slots: Slots, heads: int, dim: int) -> "_Turned":
+    def room(rows: int, places: int, slots: Slots, turn: Float[Tensor, "heads dim"]) -> "_Turned":
         """Places that fill the last group are attended as well; nobody reads what comes of them."""
         key_heads = len(slots.new_values)
-        both = x.new_zeros(places, heads, dim)
-        queries = both[:, :-key_heads].view(places, key_heads, -1, dim).transpose(0, 1)
-        return _Turned(
-            both[: len(x)], queries, both[:, -key_heads:].view(-1, GROUP, key_heads, dim).permute(2, 0, 1, 3)
-        )
+        both = turn.new_zeros(places, *turn.shape)
+        queries = both[:, :-key_heads].unflatten(1, (key_heads, -1)).transpose(0, 1)
+        keys = both[:, -key_heads:].unflatten(0, (-1, GROUP)).permute(2, 0, 1, 3)
+        return _Turned(both[:rows], queries, keys)
 
 
 def _attend(
@@ -191,7 +199,8 @@ def _attend(
     slots.new_keys.copy_(turned.keys)
     slots.new_values.copy_(projected[:, heads:].transpose(0, 1))
     out = attend(slots.last(layer.window) if layer.window else slots, turned.queries)
-    return layer.o(out[:, :rows].transpose(0, 1).reshape(rows, -1))
+    in_order = out[:, :rows].transpose(0, 1).to(x.dtype, memory_format=torch.contiguous_format)
+    return layer.o(in_order.reshape(rows, -1))
 
 
 def _merged(parts: list[nn.Linear]) -> nn.Linear:

@@ -18,6 +18,8 @@ GROUP = 4
 """Rows whose queries and keys are multiplied in one product: 4 is fastest with 24 to 58 rows."""
 _TOKENS = 32
 """Tokens there is room for at first."""
+_SHORT = 128
+"""Prompt tokens up to which a product with all rows' queries counts as small."""
 
 
 class Slots(NamedTuple):
@@ -53,9 +55,13 @@ class RowCache:
         first = prompt.layers[0]
         assert first.keys is not None and first.values is not None
         keys, values, layers, heads = first.keys, first.values, len(prompt.layers), first.keys.shape[1]
-        # The products read both in the order they lie in.
-        self._prompt = [(la.keys[0].transpose(1, 2).contiguous(), la.values[0].contiguous()) for la in prompt.layers]
         self._prompt_length = keys.shape[2]
+        dtype = _fast(keys).dtype if self._prompt_length <= _SHORT else keys.dtype
+        # The products read both in the order they lie in.
+        self._prompt = [
+            (la.keys[0].to(dtype).transpose(1, 2).contiguous(), la.values[0].to(dtype).contiguous())
+            for la in prompt.layers
+        ]
         self.rows, self._length = 1, 0
         self._keys = keys.new_empty(layers, heads, 1, _TOKENS, GROUP, keys.shape[3])
         self._values = values.new_empty(layers, heads, GROUP, _TOKENS, values.shape[3])
@@ -117,7 +123,7 @@ class RowCache:
         fork = SharedPromptCache(len(self._prompt))
         group, place = divmod(row, GROUP)
         for i, (layer, (keys, values)) in enumerate(zip(fork.layers, self._prompt, strict=True)):
-            layer.lazy_initialization(keys.transpose(1, 2)[None], values[None])
+            layer.lazy_initialization(*(part[None].to(self._keys.dtype) for part in (keys.transpose(1, 2), values)))
             if self._length:
                 suffix = self._keys[i, :, group, : self._length, place], self._values[i, :, row, : self._length]
                 layer.update(*(part[None] for part in suffix))
@@ -125,20 +131,24 @@ class RowCache:
 
 
 def attend(slots: Slots, query: Float[Tensor, "heads places each dim"]) -> Float[Tensor, "heads places values"]:
-    """What the queries of every place, scaled already, read of the prompt and of their own row."""
+    """What the queries of every place, scaled already and in float32 or finer, read of the prompt and of their own row."""
     heads, places, each, dim = query.shape
-    prompt, suffix = slots.prompt_keys.shape[2], slots.values.shape[1]
+    keys, values = _fast(slots.keys), _fast(slots.values)
+    prompt, suffix = slots.prompt_keys.shape[2], values.shape[1]
     grouped = (heads, places // GROUP, GROUP, each)
     query = query.reshape(heads, places * each, dim)
-    on_prompt = torch.bmm(query, slots.prompt_keys)
-    on_group = torch.bmm(query.view(-1, GROUP * each, dim), slots.keys).view(*grouped, suffix, GROUP)
+    on_prompt = torch.bmm(query.to(slots.prompt_keys.dtype), slots.prompt_keys)
+    on_group = torch.bmm(query.view(-1, GROUP * each, dim).to(keys.dtype), keys).view(*grouped, suffix, GROUP)
     on_suffix = on_group.diagonal(dim1=2, dim2=5).permute(0, 1, 4, 2, 3)
     scores = torch.cat([on_prompt.view(*grouped, prompt), on_suffix], dim=-1)
-    if scores.dtype.itemsize < 4:  # too coarse for a softmax: the stock attention takes it in float32 as well
-        weights = torch.softmax(scores, dim=-1, dtype=torch.float32).to(scores.dtype)
-    else:
-        weights = torch.softmax(scores, dim=-1)
-    weights = weights.view(-1, each, prompt + suffix)
-    out = torch.bmm(weights.view(heads, -1, prompt + suffix)[:, :, :prompt], slots.prompt_values)
-    out.view(heads * places, each, -1).baddbmm_(weights[:, :, prompt:], slots.values)
+    # Half precision is too coarse for a softmax: the stock attention takes it in float32 as well.
+    weights = torch.softmax(scores, dim=-1, dtype=query.dtype).view(-1, each, prompt + suffix)
+    of_prompt = weights.view(heads, -1, prompt + suffix)[:, :, :prompt].to(slots.prompt_values.dtype)
+    out = torch.bmm(of_prompt, slots.prompt_values).to(values.dtype)
+    out.view(heads * places, each, -1).baddbmm_(weights[:, :, prompt:].to(values.dtype), values)
     return out.view(heads, places, -1)
+
+
+def _fast(x: Tensor) -> Tensor:
+    """What small products take: float32 on a CPU, where those of half precision cost more than converting first."""
+    return x.to(torch.promote_types(x.dtype, torch.float32)) if x.device.type == "cpu" else x

@@ -183,10 +183,10 @@ class TransformersEngine:
     ) -> Float[Tensor, "rows v"]:
         """The logits of every row behind one more token. Raises NotShareable when its attention cannot be shared."""
         ids = torch.from_numpy(tokens).to(self.device)
+        if isinstance(cache, RowCache):
+            assert self._lean is not None
+            return self._lean(cache, ids, self._tap if record else None)
         with self._tap.listening(slice(None)) if record else nullcontext():
-            if isinstance(cache, RowCache):
-                assert self._lean is not None
-                return self._lean(cache, ids)
             if self._stock_because:
                 return self._forward(cache, ids[:, None], keep=1)[:, -1]
             cache.attended = 0
