@@ -62,6 +62,19 @@ def test_samples_read_their_own_row() -> None:
     assert drawn.tolist() == [1, 0, 1]
 
 
+def test_a_draw_does_not_depend_on_the_other_rows() -> None:
+    """Half precision has many equal logits, and a wide nucleus of one row must not change their order in another."""
+    generator = torch.Generator().manual_seed(0)
+    narrow = torch.randint(0, 8, (1, 49_152), generator=generator)
+    narrow[0, torch.randperm(49_152, generator=generator)[:20]] = 24  # equally likely, and much more than the rest
+    wide = torch.zeros(1, 49_152)
+    uniform = torch.linspace(0, 0.999, 50, dtype=torch.float64)
+    alone = draw_tokens(narrow.bfloat16(), torch.zeros(50, dtype=torch.long), uniform, 0.6, 0.9)
+    both = torch.cat([wide, narrow]).bfloat16()
+    beside = draw_tokens(both, torch.tensor([0, *[1] * 50]), torch.cat([uniform[-1:], uniform]), 0.6, 0.9)
+    assert beside[1:].tolist() == alone.tolist()
+
+
 def test_temperature_zero_takes_the_largest() -> None:
     assert draw(logits_of(0.2, 0.5, 0.3), torch.tensor([0.0, 0.99]), temperature=0.0) == [1, 1]
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from nad.errors import NadError
 
-_FIRST_LOOK = 64
+_FIRST_LOOK = 32
 """How many of the largest logits are sorted at first; the nucleus of a trained model rarely holds more."""
 _BLOCK = 32
 _CACHE_BYTES = 1 << 19
@@ -35,8 +35,9 @@ def draw_tokens(
     """One token for each sample from the distribution of its row, by inversion of the nucleus' sorted CDF.
 
     The nucleus is the smallest set of most likely tokens whose probability at `temperature` reaches `top_p`.
-    Only the largest logits are sorted: more of them when the nucleus is wider, all of them if need be. Probabilities
-    of logits in half precision are taken in float32.
+    Only the largest logits are sorted: more of them for the rows whose nucleus is wider, all of them if need be. A
+    draw depends on its own row and number alone, also among equal logits. Probabilities of logits in half precision
+    are taken in float32.
     Raises NadError on logits that are not numbers.
     """
     normaliser, maxima = _normaliser_and_maxima(logits, temperature or 1.0)
@@ -44,17 +45,36 @@ def draw_tokens(
         raise NadError("the model produced logits that are not finite numbers; try --dtype float32")
     if temperature == 0:
         return logits.argmax(dim=1)[row]
+    tokens, undecided = torch.empty_like(row), torch.arange(len(row), device=row.device)
     width = min(_FIRST_LOOK, logits.shape[1])
     while True:
-        values, indices = largest_logits(logits, width, maxima)
-        cdf = (values.to(normaliser.dtype) / temperature - normaliser).double().exp().cumsum(dim=1)
-        mass, known = _nucleus_mass(cdf, top_p, complete=width == logits.shape[1])
-        target = uniform.double() * mass[row]
-        if bool((known[row] | (target < cdf[row, -1])).all()):
-            break
+        token, decided = _look(logits, normaliser, maxima, row, uniform, temperature, top_p, width)
+        tokens[undecided] = token
+        if bool(decided.all()):
+            return tokens
+        undecided, uniform = undecided[~decided], uniform[~decided]
+        rows, row = row[~decided].unique(return_inverse=True)
+        logits, normaliser, maxima = logits[rows], normaliser[rows], maxima[rows]
         width = min(4 * width, logits.shape[1])
+
+
+def _look(
+    logits: Float[Tensor, "rows vocabulary"],
+    normaliser: Float[Tensor, "rows 1"],
+    maxima: Float[Tensor, "rows blocks"],
+    row: Int[Tensor, " samples"],
+    uniform: Float[Tensor, " samples"],
+    temperature: float,
+    top_p: float,
+    width: int,
+) -> tuple[Int[Tensor, " samples"], Bool[Tensor, " samples"]]:
+    """Each sample's token by the `width` largest logits of its row, and whether these decide it."""
+    values, indices = largest_logits(logits, width, maxima)
+    cdf = (values.to(normaliser.dtype) / temperature - normaliser).double().exp().cumsum(dim=1)
+    mass, known = _nucleus_mass(cdf, top_p, complete=width == logits.shape[1])
+    target = uniform.double() * mass[row]
     place = torch.searchsorted(cdf[row], target[:, None], right=True)[:, 0]
-    return indices[row, place.clamp(max=width - 1)]
+    return indices[row, place.clamp(max=width - 1)], known[row] | (target < cdf[row, -1])
 
 
 def _normaliser_and_maxima(

@@ -131,7 +131,7 @@ class RowCache:
 
 
 def attend(slots: Slots, query: Float[Tensor, "heads places each dim"]) -> Float[Tensor, "heads places values"]:
-    """What the queries of every place, scaled already and in float32 or finer, read of the prompt and of their own row."""
+    """What the queries of every place read of the prompt and of their own row; scaled already, in float32 or finer."""
     heads, places, each, dim = query.shape
     keys, values = _fast(slots.keys), _fast(slots.values)
     prompt, suffix = slots.prompt_keys.shape[2], values.shape[1]
