@@ -2,6 +2,7 @@
 
 With a few dozen rows, every small operation costs as much as its arithmetic, or more. Here q, k and v are one product,
 queries and keys are turned in one go, and the modules between the linear layers are left out.
+The arithmetic is in `nad.layer_step`.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,9 +14,10 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from nad.engines.gates import GateTap
-from nad.engines.row_cache import GROUP, RowCache, Slots, attend
+from nad.engines.packed_linear import PackedLinear, product_for
+from nad.engines.row_cache import GROUP, RowCache, Slots
+from nad.layer_step import Weight, halves, rms_norm
 
-_Map = Callable[[Tensor], Tensor]
 _LAYERS = {"LlamaDecoderLayer", "MistralDecoderLayer", "PlainLayer", "Qwen2DecoderLayer", "Qwen3DecoderLayer"}
 _NORMS = {"LlamaRMSNorm", "MistralRMSNorm", "PlainNorm", "Qwen2RMSNorm", "Qwen3RMSNorm"}
 _MLPS = {"LlamaMLP", "MistralMLP", "PlainFeedForward", "Qwen2MLP", "Qwen3MLP"}
@@ -43,6 +45,7 @@ class LeanStep:
         self._qkv = [
             _merged([a.q_proj, a.k_proj, a.v_proj]) for a in (layer.self_attn for layer in self._decoder.layers)
         ]
+        self._prepared: dict[bool, _Layers] = {}
 
     @staticmethod
     def fits(model: Any) -> bool:
@@ -50,15 +53,17 @@ class LeanStep:
         decoder = model.get_decoder()
         layers = getattr(decoder, "layers", ())
         attentions = [getattr(layer, "self_attn", None) for layer in layers]
+        mlps = [getattr(layer, "mlp", None) for layer in layers]
         norms = [getattr(la, name, None) for la in layers for name in ("input_layernorm", "post_attention_layernorm")]
-        parts = [getattr(a, name, None) for a in attentions for name in ("q_proj", "k_proj", "v_proj")]
+        linears = [getattr(a, name, None) for a in attentions for name in ("q_proj", "k_proj", "v_proj", "o_proj")]
+        linears += [getattr(mlp, name, None) for mlp in mlps for name in ("gate_proj", "up_proj", "down_proj")]
         return (
             bool(len(layers))
             and {type(layer).__name__ for layer in layers} <= _LAYERS
             and {type(attention).__name__ for attention in attentions} <= _WINDOW.keys()
             and {type(norm).__name__ for norm in [*norms, getattr(decoder, "norm", None)]} <= _NORMS
-            and {type(getattr(layer, "mlp", None)).__name__ for layer in layers} <= _MLPS
-            and all(type(part) is nn.Linear for part in parts)
+            and {type(mlp).__name__ for mlp in mlps} <= _MLPS
+            and all(type(linear) is nn.Linear for linear in linears)
         )
 
     @property
@@ -82,24 +87,26 @@ class LeanStep:
         slots = cache.next_token()
         x = self._decoder.embed_tokens(ids)
         turn = self._turn(x, cache.get_seq_length() - 1)
-        turned = _Turned.room(len(x), cache.places, slots[0], turn[0])
-        for i, (layer, of_layer) in enumerate(zip(self._layers, slots, strict=True)):
-            x += _attend(layer, layer.attention_norm(x), turn, turned, of_layer)
-            normed = layer.mlp_norm(x)
-            gate = layer.gate(normed)
+        turned = Turned.room(len(x), cache.places, slots[0], turn[0])
+        to_gate, from_gate, layers = self._layers(len(x))
+        for i, (layer, of_layer) in enumerate(zip(layers, slots, strict=True)):
+            seen = of_layer.last(layer.window) if layer.window else of_layer
+            normed, gate = to_gate(x, *layer.attention, turn, turned, seen)
             activated = layer.act(gate)
             if tap is not None:
                 tap.note(i, gate, activated)
-            x += layer.down(layer.up(normed).mul_(activated))
-        return self._model.lm_head(self._norm(x))
+            from_gate(x, normed, activated, *layer.feed_forward)
+        return self._model.lm_head(rms_norm(x, *self._norm))
+
+    def _layers(self, rows: int) -> "_Layers":
+        """Looked up once for packed weights, and once for others."""
+        packed = isinstance(self._qkv[0], PackedLinear) and self._qkv[0].packs(rows)
+        if packed not in self._prepared:
+            self._prepared[packed] = _layers_of(self._decoder.layers, self._qkv, rows)
+        return self._prepared[packed]
 
     @cached_property
-    def _layers(self) -> list["_Layer"]:
-        """Looked up once, at the first step: the weights may be packed until then."""
-        return [_layer_of(layer, qkv) for layer, qkv in zip(self._decoder.layers, self._qkv, strict=True)]
-
-    @cached_property
-    def _norm(self) -> _Map:
+    def _norm(self) -> tuple[Tensor, Tensor]:
         return _norm_of(self._decoder.norm)
 
     def _turn(self, x: Float[Tensor, "rows hidden"], position: int) -> tuple[Tensor, Tensor]:
@@ -118,54 +125,64 @@ class LeanStep:
 
 
 class _Layer(NamedTuple):
-    """The parts of one layer. With hundreds of small operations a step, looking for them on modules is felt."""
+    """The parts of one layer. With hundreds of operations a step, looking for them on modules is felt."""
 
-    attention_norm: _Map
-    qkv: _Map
-    head_norms: tuple[_Map, _Map] | None
+    attention: tuple[tuple[Tensor, Tensor, Tensor], Tensor | None, Weight, Weight, Weight]
     window: int | None
-    o: _Map
-    mlp_norm: _Map
-    gate: _Map
-    act: _Map
-    up: _Map
-    down: _Map
+    act: Callable[[Tensor], Tensor]
+    feed_forward: tuple[Weight, Weight]
 
 
-def _layer_of(layer: Any, qkv: nn.Linear) -> _Layer:
-    attention, mlp = layer.self_attn, layer.mlp
+class _Layers(NamedTuple):
+    """All layers, and the functions that take their parts (`layer_step.halves`)."""
+
+    to_gate: Callable[..., tuple[Tensor, Tensor]]
+    from_gate: Callable[..., None]
+    layers: list[_Layer]
+
+
+def _layers_of(modules: Any, qkv: list[nn.Linear], rows: int) -> _Layers:
+    """The layers as a step of so many rows takes them."""
+    parts = [
+        (merged, m.self_attn.o_proj, m.mlp.gate_proj, m.mlp.up_proj, m.mlp.down_proj)
+        for m, merged in zip(modules, qkv, strict=True)
+    ]
+    product, weights = product_for([linear for of_layer in parts for linear in of_layer], rows)
+    layers = [_layer_of(m, weights[5 * i : 5 * i + 5]) for i, m in enumerate(modules)]
+    return _Layers(*halves(product), layers)
+
+
+def _layer_of(module: Any, weights: list[Weight]) -> _Layer:
+    attention = module.self_attn
+    before, epsilon = _norm_of(module.input_layernorm)
+    behind, _ = _norm_of(module.post_attention_layernorm)
+    qkv, o, gate, up, down = weights
     return _Layer(
-        attention_norm=_norm_of(layer.input_layernorm),
-        qkv=qkv.forward,
-        head_norms=(attention.q_norm, attention.k_norm) if hasattr(attention, "q_norm") else None,
+        attention=((before, behind, epsilon), _head_norms(attention), qkv, o, gate),
         window=_WINDOW[type(attention).__name__](attention),
-        o=attention.o_proj.forward,
-        mlp_norm=_norm_of(layer.post_attention_layernorm),
-        gate=mlp.gate_proj.forward,
-        act=mlp.act_fn.forward,
-        up=mlp.up_proj.forward,
-        down=mlp.down_proj.forward,
+        act=module.mlp.act_fn.forward,
+        feed_forward=(up, down),
     )
 
 
-def _norm_of(norm: Any) -> _Map:
-    """x / rms(x) * weight in fewer operations than the module's; in half precision rounded once, at the end."""
-    if norm.weight.dtype == torch.float64:  # the modules compute in float32, whatever they are in
-        return norm.forward
-    weight: Tensor = norm.weight.float()
-    epsilon = weight.new_tensor(norm.epsilon if hasattr(norm, "epsilon") else norm.variance_epsilon)
-    share = 1 / len(weight)
-
-    def normed(x: Tensor) -> Tensor:
-        wide = x.float()
-        length = torch.linalg.vector_norm(wide, dim=1, keepdim=True)
-        scale = weight * torch.addcmul(epsilon, length, length, value=share).rsqrt_()
-        return scale.mul_(wide).to(x.dtype)
-
-    return normed
+def _norm_of(norm: Any) -> tuple[Tensor, Tensor]:
+    """The weight and epsilon that `rms_norm` takes."""
+    weight: Tensor = norm.weight.to(torch.promote_types(norm.weight.dtype, torch.float32))
+    return weight, torch.tensor(
+        norm.epsilon if hasattr(norm, "epsilon") else norm.variance_epsilon, device=weight.device
+    )
 
 
-class _Turned(NamedTuple):
+def _head_norms(attention: Any) -> Float[Tensor, "heads dim"] | None:
+    """The norms of every query's and key's head, where there are any."""
+    if not hasattr(attention, "q_norm"):
+        return None
+    parts = ((attention.q_norm, attention.q_proj), (attention.k_norm, attention.k_proj))
+    weights = [_norm_of(norm)[0].expand(linear.out_features // attention.head_dim, -1) for norm, linear in parts]
+    return torch.cat(weights)
+
+
+class Turned(NamedTuple):
     """Where a layer's queries and keys are turned to, and the same memory in the order they are read in."""
 
     rows: Float[Tensor, "rows heads dim"]
@@ -173,34 +190,13 @@ class _Turned(NamedTuple):
     keys: Float[Tensor, "key_heads groups group dim"]
 
     @staticmethod
-    def room(rows: int, places: int, slots: Slots, turn: Float[Tensor, "heads dim"]) -> "_Turned":
+    def room(rows: int, places: int, slots: Slots, turn: Float[Tensor, "heads dim"]) -> "Turned":
         """Places that fill the last group are attended as well; nobody reads what comes of them."""
         key_heads = len(slots.new_values)
         both = turn.new_zeros(places, *turn.shape)
         queries = both[:, :-key_heads].unflatten(1, (key_heads, -1)).transpose(0, 1)
         keys = both[:, -key_heads:].unflatten(0, (-1, GROUP)).permute(2, 0, 1, 3)
-        return _Turned(both[:rows], queries, keys)
-
-
-def _attend(
-    layer: _Layer,
-    x: Float[Tensor, "rows hidden"],
-    turn: tuple[Float[Tensor, "heads dim"], Float[Tensor, "heads dim"]],
-    turned: _Turned,
-    slots: Slots,
-) -> Float[Tensor, "rows hidden"]:
-    rows, heads, dim = turned.rows.shape
-    projected = layer.qkv(x).view(rows, -1, dim)
-    states = projected[:, :heads]
-    if layer.head_norms:
-        parts = states.split([heads - len(turned.keys), len(turned.keys)], dim=1)
-        states = torch.cat([norm(part) for norm, part in zip(layer.head_norms, parts, strict=True)], dim=1)
-    torch.addcmul(states * turn[0], states.roll(dim // 2, dims=-1), turn[1], out=turned.rows)
-    slots.new_keys.copy_(turned.keys)
-    slots.new_values.copy_(projected[:, heads:].transpose(0, 1))
-    out = attend(slots.last(layer.window) if layer.window else slots, turned.queries)
-    in_order = out[:, :rows].transpose(0, 1).to(x.dtype, memory_format=torch.contiguous_format)
-    return layer.o(in_order.reshape(rows, -1))
+        return Turned(both[:rows], queries, keys)
 
 
 def _merged(parts: list[nn.Linear]) -> nn.Linear:

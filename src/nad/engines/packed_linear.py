@@ -1,11 +1,13 @@
 """Linear layers for the few dozen rows of a decoding batch on a CPU (docs/decisions/0011-packed-linear.md)."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import psutil
 import torch
 from torch import Tensor, nn
+
+from nad.layer_step import Product, Weight, mkl_product, onednn_product, plain_product
 
 _MOST_ROWS = 64
 """Weights are laid out for so many rows, what a step has at most; fewer or more give the same products."""
@@ -23,17 +25,7 @@ class _Packing:
     available: Callable[[], bool]
     few_rows: int
     pack: Callable[[Tensor], Tensor]
-    product: Callable[[Tensor, Tensor, nn.Linear, int], Tensor]
-
-
-def _mkl_product(x: Tensor, packed: Tensor, linear: nn.Linear, rows: int) -> Tensor:
-    # The last argument says for how many rows the weight is packed; with another number than x has, the packed
-    # weight would be left aside.
-    return torch.ops.mkl._mkl_linear(x, packed, linear.weight, linear.bias, rows)
-
-
-def _onednn_product(x: Tensor, packed: Tensor, linear: nn.Linear, rows: int) -> Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, packed, linear.bias, "none", [], "")
+    product: Product
 
 
 _PACKINGS: Mapping[torch.dtype, _Packing] = {
@@ -41,13 +33,13 @@ _PACKINGS: Mapping[torch.dtype, _Packing] = {
         lambda: torch.backends.mkl.is_available() and hasattr(torch.ops.mkl, "_mkl_linear"),
         few_rows=3,
         pack=lambda weight: torch.ops.mkl._mkl_reorder_linear_weight(weight, _MOST_ROWS),
-        product=_mkl_product,
+        product=mkl_product,
     ),
     torch.bfloat16: _Packing(
         lambda: torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported(),
         few_rows=0,
         pack=lambda weight: torch.ops.mkldnn._reorder_linear_weight(weight, _MOST_ROWS),
-        product=_onednn_product,
+        product=onednn_product,
     ),
 }
 
@@ -60,15 +52,30 @@ class PackedLinear(nn.Linear):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        rows, packing = x.numel() // self.in_features, _PACKINGS[self.weight.dtype]
-        packed = self.__dict__.get("packed")
-        prefill = packed is None and len(x) == 1
-        if rows <= packing.few_rows or prefill or not torch.is_inference_mode_enabled():
+        prefill = "packed" not in self.__dict__ and len(x) == 1
+        if prefill or not self.packs(x.numel() // self.in_features) or not torch.is_inference_mode_enabled():
             return super().forward(x)
+        return _PACKINGS[self.weight.dtype].product(x, self.operands())
+
+    def packs(self, rows: int) -> bool:
+        """Whether a step of so many rows takes the packed weight. One row alone does not have it made."""
+        return rows > _PACKINGS[self.weight.dtype].few_rows and (rows > 1 or "packed" in self.__dict__)
+
+    def operands(self) -> Weight:
+        """What the packing's product takes of this layer; the packed weight is made here, the first time."""
+        packed = self.__dict__.get("packed")
         if packed is None:
-            packed = packing.pack(self.weight.detach())
+            packed = _PACKINGS[self.weight.dtype].pack(self.weight.detach())
             self.__dict__["packed"] = packed
-        return packing.product(x, packed, self, rows)
+        return self.weight, packed, self.bias
+
+
+def product_for(linears: Sequence[nn.Linear], rows: int) -> tuple[Product, list[Weight]]:
+    """The product that so many rows take with these layers, and what it takes of each."""
+    packed = [linear for linear in linears if isinstance(linear, PackedLinear)]
+    if len(packed) == len(linears) and all(linear.packs(rows) for linear in packed):
+        return _PACKINGS[linears[0].weight.dtype].product, [linear.operands() for linear in packed]
+    return plain_product, [(linear.weight, linear.weight, linear.bias) for linear in linears]
 
 
 def pack_linears(modules: Iterable[nn.Module]) -> None:

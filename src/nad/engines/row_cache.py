@@ -1,4 +1,4 @@
-"""The rows' keys and values of all layers in one tensor each, and the attention of one new token that reads them.
+"""The rows' keys and values of all layers in one tensor each, laid out for the attention of one new token.
 
 What `shared_prompt` does, for layers of one shape and in fewer, larger operations (docs/decisions/0017-lean-step.md).
 A product of one row's few queries with its own keys is too small to be fast, so GROUP rows share one: their keys lie
@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from nad.engines.shared_prompt import SharedPromptCache
+from nad.layer_step import fast
 
 GROUP = 4
 """Rows whose queries and keys are multiplied in one product: 4 is fastest with 24 to 58 rows."""
@@ -56,7 +57,7 @@ class RowCache:
         assert first.keys is not None and first.values is not None
         keys, values, layers, heads = first.keys, first.values, len(prompt.layers), first.keys.shape[1]
         self._prompt_length = keys.shape[2]
-        dtype = _fast(keys).dtype if self._prompt_length <= _SHORT else keys.dtype
+        dtype = fast(keys).dtype if self._prompt_length <= _SHORT else keys.dtype
         # The products read both in the order they lie in.
         self._prompt = [
             (la.keys[0].to(dtype).transpose(1, 2).contiguous(), la.values[0].to(dtype).contiguous())
@@ -128,27 +129,3 @@ class RowCache:
                 suffix = self._keys[i, :, group, : self._length, place], self._values[i, :, row, : self._length]
                 layer.update(*(part[None] for part in suffix))
         return fork
-
-
-def attend(slots: Slots, query: Float[Tensor, "heads places each dim"]) -> Float[Tensor, "heads places values"]:
-    """What the queries of every place read of the prompt and of their own row; scaled already, in float32 or finer."""
-    heads, places, each, dim = query.shape
-    keys, values = _fast(slots.keys), _fast(slots.values)
-    prompt, suffix = slots.prompt_keys.shape[2], values.shape[1]
-    grouped = (heads, places // GROUP, GROUP, each)
-    query = query.reshape(heads, places * each, dim)
-    on_prompt = torch.bmm(query.to(slots.prompt_keys.dtype), slots.prompt_keys)
-    on_group = torch.bmm(query.view(-1, GROUP * each, dim).to(keys.dtype), keys).view(*grouped, suffix, GROUP)
-    on_suffix = on_group.diagonal(dim1=2, dim2=5).permute(0, 1, 4, 2, 3)
-    scores = torch.cat([on_prompt.view(*grouped, prompt), on_suffix], dim=-1)
-    # Half precision is too coarse for a softmax: the stock attention takes it in float32 as well.
-    weights = torch.softmax(scores, dim=-1, dtype=query.dtype).view(-1, each, prompt + suffix)
-    of_prompt = weights.view(heads, -1, prompt + suffix)[:, :, :prompt].to(slots.prompt_values.dtype)
-    out = torch.bmm(of_prompt, slots.prompt_values).to(values.dtype)
-    out.view(heads * places, each, -1).baddbmm_(weights[:, :, prompt:].to(values.dtype), values)
-    return out.view(heads, places, -1)
-
-
-def _fast(x: Tensor) -> Tensor:
-    """What small products take: float32 on a CPU, where those of half precision cost more than converting first."""
-    return x.to(torch.promote_types(x.dtype, torch.float32)) if x.device.type == "cpu" else x
