@@ -99,12 +99,15 @@ def test_other_layers_run_through_their_own_modules(family: str) -> None:
     assert engine_of(family, lean=True)._lean is None
 
 
-def test_a_projection_somebody_replaced_runs_through_its_own_module() -> None:
+@pytest.mark.parametrize(
+    "name", ["self_attn.k_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.up_proj", "mlp.down_proj"]
+)
+def test_a_projection_somebody_replaced_runs_through_its_own_module(name: str) -> None:
     class Adapted(nn.Linear):
         pass
 
     model = tiny_model("llama", torch.float64)
-    model.model.layers[1].self_attn.k_proj.__class__ = Adapted
+    model.model.layers[1].get_submodule(name).__class__ = Adapted
     assert TransformersEngine(model, tiny_tokenizer(), "tiny")._lean is None
 
 

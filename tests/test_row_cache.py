@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from test_packed_linear import needs_mkl
 from tiny import tiny_model, tiny_tokenizer
 from torch import Tensor
 
@@ -49,6 +50,18 @@ def test_rows_come_and_go(both: list[tuple[list[Tensor], SharedPromptCache | Row
     assert cache.get_seq_length() == plain.get_seq_length() == len(PROMPT) + len(ROWS)
     for got, expected in zip(lean, own, strict=True):
         torch.testing.assert_close(got, expected, rtol=0, atol=1e-6)
+
+
+@needs_mkl
+def test_packed_weights_are_taken_from_four_rows_on() -> None:
+    engine = TransformersEngine(tiny_model("llama", torch.float32), tiny_tokenizer(), "tiny")
+    step = engine._lean
+    assert step is not None
+    lean, _ = run(engine)
+    assert step._prepared.keys() == {False, True}
+    engine._lean = None
+    for got, expected in zip(lean, run(engine)[0], strict=True):
+        torch.testing.assert_close(got, expected, rtol=0, atol=1e-4)
 
 
 def test_places_follow_the_rows(both: list[tuple[list[Tensor], SharedPromptCache | RowCache]]) -> None:
