@@ -25,7 +25,7 @@ def no_more(function: Any) -> Any:
 
 
 def test_this_torch_runs_them_as_torchscript() -> None:
-    both = layer_step.halves(layer_step.plain_product)
+    both = layer_step.halves(layer_step.plain_product, scripted=True)
     assert [type(function) for function in both] == [torch.jit.ScriptFunction] * 2
 
 
@@ -43,7 +43,7 @@ def test_without_torchscript_the_numbers_are_the_same(
     engine._lean._prepared.clear()
     monkeypatch.setattr(torch.jit, "script", no_more)
     python = decoded(engine)
-    both = layer_step.halves(layer_step.plain_product)
+    both = layer_step.halves(layer_step.plain_product, scripted=True)
     assert not any(isinstance(function, torch.jit.ScriptFunction) for function in both)
     assert all(torch.equal(a, b) for a, b in zip(scripted[0], python[0], strict=True))
     assert all(

@@ -1,7 +1,7 @@
 """One decoder layer's part of a decoding step, as functions of plain tensors (docs/decisions/0020-torchscript.md).
 
-TorchScript runs them where it can, which leaves out Python's part of some forty small operations a layer, and Python
-otherwise, with the same results. TorchScript reads no shapes in annotations; they are in the docstrings.
+On a CPU, TorchScript runs them where it can, which leaves out Python's part of some forty small operations a layer;
+Python runs them otherwise, with the same results. TorchScript reads no shapes in annotations; they are in the docstrings.
 """
 
 import warnings
@@ -76,7 +76,7 @@ def attend(query: Tensor, prompt_keys: Tensor, prompt_values: Tensor, keys: Tens
 
 
 @cache
-def halves(product: Product) -> tuple[Callable[..., Any], Callable[..., Any]]:
+def halves(product: Product, scripted: bool) -> tuple[Callable[..., Any], Callable[..., Any]]:
     """The two functions of a layer whose linear layers are multiplied by `product`, around its activation."""
 
     def to_gate(
@@ -120,7 +120,7 @@ def halves(product: Product) -> tuple[Callable[..., Any], Callable[..., Any]]:
         """Adds the feed-forward to x [rows, hidden]; `activated` is act(x W_g) [rows, neurons]."""
         x += product(product(normed, up).mul_(activated), down)
 
-    return _scripted(to_gate), _scripted(from_gate)
+    return (_scripted(to_gate), _scripted(from_gate)) if scripted else (to_gate, from_gate)
 
 
 def _scripted(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -149,7 +149,8 @@ def _layers_of(modules: Any, qkv: list[nn.Linear], rows: int) -> _Layers:
     ]
     product, weights = product_for([linear for of_layer in parts for linear in of_layer], rows)
     layers = [_layer_of(m, weights[5 * i : 5 * i + 5]) for i, m in enumerate(modules)]
-    return _Layers(*halves(product), layers)
+    # On a GPU TorchScript would fuse operations, with other roundings.
+    return _Layers(*halves(product, scripted=qkv[0].weight.is_cpu), layers)
 
 
 def _layer_of(module: Any, weights: list[Weight]) -> _Layer:
