@@ -1,7 +1,7 @@
 """One decoder layer's part of a decoding step, as functions of plain tensors (docs/decisions/0020-torchscript.md).
 
 On a CPU, TorchScript runs them where it can, which leaves out Python's part of some forty small operations a layer;
-Python runs them otherwise, with the same results. TorchScript reads no shapes in annotations; they are in the docstrings.
+Python runs them otherwise, with the same results. TorchScript reads no shapes in annotations: docstrings have them.
 """
 
 import warnings
