@@ -8,15 +8,15 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from tiny import tiny_engine, tiny_tokenizer
+from tiny import WINDOW, tiny_engine, tiny_tokenizer
 
 import nad
 from nad.activation import ActivationRule
 from nad.decoding import Request, Selection, TextStream, stream
 from nad.engines.transformers import TransformersEngine
 from nad.errors import UsageError
-from nad.selectors import Consensus, Medoid, MinAct
-from nad.stopping import At, Never, Progress
+from nad.selectors import DBSCAN, Consensus, ConsensusMin, Medoid, MinAct, Selector
+from nad.stopping import At, Budget, Never, Progress
 from nad.types import Message, Result, SamplingParams
 
 RULE = ActivationRule(k=30, per_layer=16)
@@ -105,6 +105,11 @@ def test_few_distinct_prefixes_are_noted() -> None:
     cold = replace(PARAMS, temperature=0.01)
     (note,) = nad.generate(engine(), "hello", n=8, stop=At(3), params=cold, rule=RULE).notes
     assert note.startswith("only 1 of 8 prefixes are distinct: the choice carried little information")
+    assert note.endswith("a later stop (--stop-at budget) tells more")
+    for n, stop in ((2, At(3)), (8, Never()), (8, Budget(2))):
+        (note,) = nad.generate(engine(), "hello", n=n, stop=stop, params=cold, rule=RULE).notes
+        assert note.startswith(f"only 1 of {n} prefixes")
+        assert note.endswith("more") == isinstance(stop, At)
     greedy = replace(PARAMS, temperature=0.0)
     (note,) = nad.generate(engine(), "hello", n=8, stop=At(3), params=greedy, rule=RULE).notes
     assert note == "temperature 0: all samples are the same"
@@ -126,3 +131,14 @@ def test_few_distinct_prefixes_are_noted() -> None:
 def test_requests_that_cannot_be_served(prompt: str, n: int, stop: At, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         Request(prompt, n, stop, params=PARAMS)
+
+
+def test_an_answer_the_context_window_cuts_is_noted() -> None:
+    long = "a" * (WINDOW - 7)
+    (note,) = nad.generate(engine(), long, n=2, stop=At(3), params=SamplingParams(), rule=RULE).notes
+    assert note.startswith("the context window is full after ")
+
+
+@pytest.mark.parametrize("selector", [DBSCAN(), ConsensusMin()])
+def test_one_sample_needs_no_note_about_clusters(selector: Selector) -> None:
+    assert nad.generate(engine(), "hello", n=1, stop=At(3), selector=selector, params=PARAMS, rule=RULE).notes == ()

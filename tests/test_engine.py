@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from nad.types import Completion, Group, Message, SamplingParams
 
 PROMPT = (257, 71, 68, 75, 75, 78, 258)
 RULE = ActivationRule(k=30, per_layer=16, chunk=4)
+CHUNKS_OF_TWO = replace(RULE, per="chunk", chunk=2)
 PARAMS = SamplingParams(max_tokens=14)
 MANY_ENDS = [END, *range(40, 70)]
 """So many stop tokens that random samples meet one."""
@@ -178,15 +180,37 @@ def test_signals_of_sampled_and_scored_completions_are_the_same() -> None:
         assert completion.signals.chunk_neurons.tolist() == again.signals.chunk_neurons.tolist()
 
 
-def test_unique_neurons_of_each_chunk() -> None:
+@pytest.mark.parametrize("rule", [RULE, replace(RULE, chunk=7), replace(RULE, per="chunk"), CHUNKS_OF_TWO])
+def test_unique_neurons_of_each_chunk(rule: ActivationRule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are counted over the same chunks whatever the rule's own chunks are."""
+    monkeypatch.setattr("nad.engines.recorder.CHUNK", 4)
     tokens = tuple(range(60, 70))
-    found = exact().score(PROMPT, tokens, RULE, signals=True).signals
+    found = exact().score(PROMPT, tokens, rule, signals=True).signals
     assert found is not None
     per_chunk = []
-    for start in range(0, len(tokens), RULE.chunk):
-        chunk = exact().score((*PROMPT, *tokens[:start]), tokens[start : start + RULE.chunk], RULE)
+    for start in range(0, len(tokens), 4):
+        chunk = exact().score((*PROMPT, *tokens[:start]), tokens[start : start + 4], rule)
         per_chunk.append(len(chunk.activations))
     assert found.chunk_neurons.tolist() == per_chunk
+
+
+@pytest.mark.parametrize("chunk", [6, 8, 64])
+def test_unique_neurons_where_the_rules_chunks_are_longer(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nad.engines.recorder.CHUNK", 4)
+    rule = replace(RULE, per="chunk", chunk=chunk)
+    scored = exact().score(PROMPT, tuple(range(60, 70)), rule, signals=True)
+    assert scored.signals is not None
+    counts = scored.signals.chunk_neurons.tolist()
+    growth = scored.activations.growth(10)
+    assert counts[0] == growth[3]
+    assert len(counts) == 3
+    assert max(counts) <= growth[9] <= sum(counts)
+
+
+def test_more_neurons_than_a_record_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nad.engines.recorder.np.iinfo", lambda kind: SimpleNamespace(max=10))
+    with pytest.raises(NadError, match="more than 10 neurons in a chunk of 32 tokens"):
+        exact().score(PROMPT, (60, 61), RULE, signals=True)
 
 
 def test_signals_without_capture() -> None:
@@ -215,6 +239,9 @@ def test_max_tokens_is_cut_to_the_context_window() -> None:
         (lambda e: e.sample((VOCABULARY + 5,), 2, PARAMS, At(2), None), f"token {VOCABULARY + 5}"),
         (lambda e: e.encode([Message("user", "x")], raw=True), "raw prompt must be one text"),
         (lambda e: e.encode("x", False, {"thinking": True}), "no argument thinking"),
+        (lambda e: e.encode("x", False, {"add_generation_prompt": False}), "add_generation_prompt is not for"),
+        (lambda e: e.encode("x", False, {"messages": 1}), "messages is not for"),
+        (lambda e: e.encode("x", True, {"enable_thinking": True}), "drop --raw or --template-arg"),
     ],
 )
 def test_calls_that_cannot_be_served(call: Callable[[TransformersEngine], object], message: str) -> None:

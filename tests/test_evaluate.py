@@ -17,6 +17,7 @@ from nad.errors import NadError, UsageError
 from nad.evaluate import EvalProgress, Settings, evaluate, problem_seed
 from nad.grader import graded
 from nad.spans import Spans
+from nad.stopping import At
 from nad.store import PARTS, PENDING, RunStore, open_run
 from nad.tasks import Problem, load_task
 from nad.types import SamplingParams
@@ -289,3 +290,8 @@ def test_recording_arithmetic_with_the_default_model_and_choosing_from_it(
             assert signals is not None
             assert len(signals.logprob) == len(s.completion.tokens) == len(s.text_end)
             assert s.correct is not None
+
+
+def test_a_stop_position_past_the_answers_end_is_refused() -> None:
+    with pytest.raises(UsageError, match=r"stop position 65 lies past max_tokens \(64\)"):
+        replace(SETTINGS, stop=At(65))

@@ -9,6 +9,7 @@ import torch
 from tiny import SLIDING, tiny_model, tiny_tokenizer
 from torch import Tensor, nn
 
+from nad.engines.lean import LeanStep
 from nad.engines.transformers import TransformersEngine
 
 PROMPT = (257, *range(60, 80), 258)
@@ -166,3 +167,14 @@ def test_a_step_with_other_logits_is_found_out(monkeypatch: pytest.MonkeyPatch) 
     engine = TransformersEngine(model, tiny_tokenizer(), "tiny")
     assert engine._lean is None
     assert engine.notes == ()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+def test_a_step_that_computes_something_else_is_not_taken(dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    turn = LeanStep._turn
+    monkeypatch.setattr(LeanStep, "_turn", lambda self, x, position: turn(self, x, position + 7))
+    model = tiny_model("llama", dtype)
+    for layer in model.model.layers:  # attention of random weights looks nowhere in particular
+        layer.self_attn.q_proj.weight.data *= 8
+        layer.self_attn.k_proj.weight.data *= 8
+    assert TransformersEngine(model, tiny_tokenizer(), "tiny")._lean is None

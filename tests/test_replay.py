@@ -57,6 +57,16 @@ def test_decoding_goes_on_with_the_winner() -> None:
     assert "".join(e for e in events if isinstance(e, str)) == result.text == "4 2 7 0"  # type: ignore[union-attr]
 
 
+def test_a_run_of_prefixes_has_no_ends_to_write() -> None:
+    prefix = sample(0, [4, 2], {1: 0})
+    cut = replace(prefix, completion=replace(prefix.completion, finish_reason=None))
+    engine = ReplayEngine(MemoryRun(manifest(n=1, stop_at="2"), [record("p0", [cut])]))
+    events = stream(engine, Request("p0", 1, At(2), MinAct(), PARAMS))
+    next(events)
+    with pytest.raises(UsageError, match="recorded with --stop-at 2: it does not hold the answers' ends"):
+        next(events)
+
+
 @pytest.mark.parametrize(
     ("params", "n", "message"),
     [

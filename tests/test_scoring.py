@@ -123,6 +123,12 @@ def test_lines_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     assert read_lines("-") == [Line(2, "a", "b")]
 
 
+def test_tokens_count_where_a_line_has_both(tmp_path: Path) -> None:
+    both = {"prompt": "a", "completion": "b", "prompt_tokens": [1], "completion_tokens": [2, 3]}
+    (tmp_path / "lines").write_text(json.dumps(both))
+    assert read_lines(str(tmp_path / "lines")) == [Line(1, (1,), (2, 3))]
+
+
 def test_separators_inside_a_text_do_not_end_a_line(tmp_path: Path) -> None:
     text = "a\u2028b\x85c"
     (tmp_path / "lines").write_text(json.dumps({"prompt": text, "completion": text}, ensure_ascii=False), "utf-8")
@@ -139,6 +145,8 @@ FORMS = "must be {"
         ("\n \n", "has no lines"),
         ('{"prompt": "a", "completion": "b"}\nnot json\n', "line 2 is not JSON"),
         ('{"prompt": "a"', "line 1 is not JSON"),
+        ('{"prompt_tokens": [' + "1" * 5000 + '], "completion_tokens": [1]}', "line 1 cannot be read as JSON"),
+        ("[" * 100_000, "line 1 cannot be read as JSON"),
         ("[1, 2]", FORMS),
         ('"text"', FORMS),
         ("{}", FORMS),

@@ -88,7 +88,7 @@ def test_stop_rules_by_name(spec: str, rule: object) -> None:
     [
         ("0", "the stop position must be at least 1 token, got 0"),
         ("-3", "the stop position must be at least 1 token, got -3"),
-        ("--3", "unknown stop rule '--3'; allowed: none, distinct, budget"),
+        ("--3", "unknown stop rule '--3'; allowed: a position, none, distinct, budget"),
         ("²", "unknown stop rule"),
         ("soon", "unknown stop rule 'soon'"),
         ("at", "unknown stop rule 'at'"),
@@ -107,6 +107,7 @@ def test_stop_rules_that_are_wrong(spec: str, message: str) -> None:
 def test_activation_rules_by_name() -> None:
     assert activation_rule("top_k") == ActivationRule()
     assert activation_rule("top_k:k=20,per_layer=4,per=chunk,chunk=8") == ActivationRule("top_k", 20, 4, "chunk", 8)
+    assert activation_rule("top_k:20,per_layer=4") == ActivationRule("top_k", 20, 4)
     assert activation_rule("threshold:k=20") == ActivationRule("threshold", 20)
 
 
@@ -114,7 +115,7 @@ def test_activation_rules_by_name() -> None:
     ("spec", "message"),
     [
         ("top", "unknown activation rule 'top'; allowed: top_k, threshold"),
-        ("top_k:500", "given twice"),
+        ("top_k:many", "must be int, got 'many'"),
         ("top_k:threshold=threshold", "given twice"),
         ("threshold:per=chunk", "per token only"),
     ],

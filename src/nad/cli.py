@@ -181,6 +181,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
+        if sys.stdout is None:
+            raise NadError("standard output is closed; send it to a file, or to /dev/null")
         return app(arguments, prog_name="nad", standalone_mode=False) or 0
     except BaseException as error:
         code, text = _explain(error)

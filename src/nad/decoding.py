@@ -10,7 +10,7 @@ from nad.engines import Engine
 from nad.errors import UsageError
 from nad.selectors import KNN, SELECTORS, Choice, Consensus, Selector
 from nad.specs import spec_of, with_entry_points
-from nad.stopping import At, Progress, StopRule, Watched, stop_label
+from nad.stopping import At, Progress, StopRule, Watched, check_reachable, stop_label
 from nad.types import Completion, Group, Message, Result, SamplingParams
 
 _FEW_DISTINCT = 0.25
@@ -48,8 +48,7 @@ class Request:
             raise UsageError("the prompt is empty")
         if self.n < 1:
             raise UsageError(f"n must be at least 1, got {self.n}")
-        if self.stop.latest is not None and self.stop.latest > self.params.max_tokens:
-            raise UsageError(f"the stop position {self.stop.latest} lies past max_tokens ({self.params.max_tokens})")
+        check_reachable(self.stop, self.params.max_tokens)
 
 
 def generate(engine: Engine, prompt: str | Sequence[Message], n: int = 64, **options: Any) -> Result:
@@ -76,7 +75,6 @@ def stream(
     yield Selection(bare, choice)
     begin = time.perf_counter()
     winner = group.completions[choice.index]
-    del group  # with it go the caches of the samples that lost
     finished = yield from _finish(engine, tokens, winner, request.params)
     yield Result(
         text=finished.text,
@@ -90,7 +88,7 @@ def stream(
         params=request.params,
         select_s=select_s,
         continue_s=time.perf_counter() - begin,
-        notes=(*engine.notes, *_notes(bare, choice, request.params)),
+        notes=(*engine.notes, *_notes(request, bare, choice, finished)),
     )
 
 
@@ -100,8 +98,9 @@ def _finish(
     """Yield the winner's text as it is written; return it finished."""
     tokens = list(winner.tokens)
     text = TextStream(engine.decode)
+    rest = engine.extend(prompt_tokens, winner, params)
     yield text.add(winner.tokens)
-    for token in engine.extend(prompt_tokens, winner, params):
+    for token in rest:
         tokens.append(token)
         yield text.add([token])
     yield text.end()
@@ -140,14 +139,16 @@ class TextStream:
         return after[len(before) :]
 
 
-def _notes(group: Group, choice: Choice, params: SamplingParams) -> Iterator[str]:
+def _notes(request: Request, group: Group, choice: Choice, finished: Completion) -> Iterator[str]:
     n = len(group.completions)
-    if params.temperature == 0 and n > 1:
+    if n > 1 and request.params.temperature == 0:
         yield "temperature 0: all samples are the same"
-    elif group.distinct < _FEW_DISTINCT * n:
-        yield (
-            f"only {group.distinct} of {n} prefixes are distinct: the choice carried little information; "
-            "a later stop (--stop-at budget) tells more"
-        )
-    if choice.note:
+    elif n > 1 and (group.distinct == 1 or group.distinct < _FEW_DISTINCT * n):
+        unfinished = any(c.finish_reason is None for c in group.completions)
+        later = "; a later stop (--stop-at budget) tells more" if unfinished and isinstance(request.stop, At) else ""
+        yield f"only {group.distinct} of {n} prefixes are distinct: the choice carried little information{later}"
+    if n > 1 and choice.note:
         yield choice.note
+    written = len(finished.tokens)
+    if finished.finish_reason == "length" and written < request.params.max_tokens:
+        yield f"the context window is full after {written} tokens of the answer: it is cut there"

@@ -17,7 +17,7 @@ from nad.grader import grader_of
 from nad.grading import THINKING
 from nad.records import GradedSample, Manifest, ProblemRecord
 from nad.spans import Spans
-from nad.stopping import Never, Progress, StopRule, Watched, stop_label
+from nad.stopping import Never, Progress, StopRule, Watched, check_reachable, stop_label
 from nad.store import PARTS, PENDING, RunStore
 from nad.tasks.base import Problem, Task
 from nad.types import Message, SamplingParams
@@ -48,6 +48,7 @@ class Settings:
     def __post_init__(self) -> None:
         if self.n < 1:
             raise UsageError(f"n must be at least 1, got {self.n}")
+        check_reachable(self.stop, self.params.max_tokens)
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ Model = Annotated[
     typer.Option("--model", "-m", help="Hub id, folder or .gguf file. Default: a tiny, weak model (`nad models`)."),
 ]
 EngineName = Annotated[str, typer.Option("--engine", help="What runs the model.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
 System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
@@ -32,11 +32,11 @@ Activation = Annotated[
 
 
 def read_prompt(prompt: str) -> str:
-    """The prompt, or standard input for "-"."""
+    """The prompt, or for "-" standard input without its last line's end."""
     if prompt != "-":
         return prompt
     try:
-        return sys.stdin.read()
+        return sys.stdin.read().removesuffix("\n")
     except UnicodeDecodeError as error:
         raise UsageError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from error
 
@@ -55,11 +55,12 @@ def activation_rule(spec: str) -> "ActivationRule":
     from nad.activation import ActivationRule
     from nad.specs import parse_spec
 
-    name, separator, rest = spec.partition(":")
+    name, _, rest = spec.partition(":")
     if name not in ("top_k", "threshold"):
         raise UsageError(f"unknown activation rule {name!r}; allowed: top_k, threshold")
-    parameters = f"threshold={name}" + (f",{rest}" if separator else "")
-    return parse_spec(f"{name}:{parameters}", {name: ActivationRule}, "activation rule")
+    if rest and "=" not in rest.partition(",")[0]:
+        rest = f"k={rest}"
+    return parse_spec(f"{name}:threshold={name},{rest}", {name: ActivationRule}, "activation rule")
 
 
 def parse_template_args(pairs: Sequence[str] | None) -> dict[str, object]:

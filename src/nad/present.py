@@ -65,7 +65,7 @@ def account(result: Result) -> list[str]:
         f"{computed / full:.0%} of {n} full answers of its length ({full:,})",
         ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()),
     ]
-    if result.completion.finish_reason == "length":
+    if len(result.completion.tokens) == result.params.max_tokens and result.completion.finish_reason == "length":
         lines.append(f"cut at {len(result.completion.tokens)} tokens (--max-tokens)")
     if result.model == DEFAULT:
         lines.append(f"{DEFAULT} is tiny and weak: it shows how the tool works, not how good an answer can be")

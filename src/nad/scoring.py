@@ -20,7 +20,10 @@ _FORMS = '{"prompt", "completion"} or {"prompt_tokens", "completion_tokens"}'
 
 @dataclass(frozen=True)
 class Line:
-    """One text to score, as text or as tokens; `number` counts from 1."""
+    """One text to score, as text or as tokens; `number` counts from 1.
+
+    A line that has both is taken as its tokens: they are exact, a text read again may split in other places.
+    """
 
     number: int
     prompt: str | tuple[int, ...]
@@ -58,11 +61,13 @@ def _parse(number: int, text: str) -> Line:
         values = json.loads(text)
     except json.JSONDecodeError as error:
         raise UsageError(f"line {number} is not JSON ({error.msg} at column {error.colno})") from error
+    except (ValueError, RecursionError) as error:  # an integer too long, or brackets too deep
+        raise UsageError(f"line {number} cannot be read as JSON ({error})") from error
     if isinstance(values, dict):
-        if all(isinstance(values.get(key), str) and values[key] for key in ("prompt", "completion")):
-            return Line(number, values["prompt"], values["completion"])
         if all(_are_tokens(values.get(key)) for key in ("prompt_tokens", "completion_tokens")):
             return Line(number, tuple(values["prompt_tokens"]), tuple(values["completion_tokens"]))
+        if all(isinstance(values.get(key), str) and values[key] for key in ("prompt", "completion")):
+            return Line(number, values["prompt"], values["completion"])
     raise UsageError(f"line {number} must be {_FORMS}: texts, or lists of token ids, none of them empty")
 
 

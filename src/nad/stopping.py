@@ -29,7 +29,7 @@ class Progress:
 
 @runtime_checkable
 class StopRule(Protocol):
-    """Says when all samples stop. `latest` is the last position it can stop at, or None."""
+    """Says when all samples stop. `latest` is the position it must be able to reach, or None."""
 
     @property
     def latest(self) -> int | None: ...
@@ -127,7 +127,16 @@ def parse_stop(spec: str) -> StopRule:
     """`32`, `none`, `distinct`, `distinct:128`, `budget`, `budget:1000`."""
     if re.fullmatch("-?[0-9]+", spec):
         return At(int(spec))
-    return parse_spec(spec, {name: rule for name, rule in STOP_RULES.items() if name != "at"}, "stop rule")
+    named = {name: rule for name, rule in STOP_RULES.items() if name != "at"}
+    if spec.partition(":")[0] not in named:
+        raise UsageError(f"unknown stop rule {spec!r}; allowed: a position, {', '.join(named)}")
+    return parse_spec(spec, named, "stop rule")
+
+
+def check_reachable(rule: StopRule, max_tokens: int) -> None:
+    """Raise UsageError for a stop position that completions of `max_tokens` never reach."""
+    if rule.latest is not None and rule.latest > max_tokens:
+        raise UsageError(f"the stop position {rule.latest} lies past max_tokens ({max_tokens})")
 
 
 def stop_label(rule: StopRule) -> str:

@@ -33,8 +33,8 @@ class SamplingParams:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.temperature < float("inf"):
-            raise UsageError(f"temperature must be 0 (greedy) or more, got {self.temperature}")
+        if not (self.temperature == 0 or 1e-6 <= self.temperature < float("inf")):
+            raise UsageError(f"temperature must be 0 (greedy) or at least 1e-6, got {self.temperature}")
         if not 0 < self.top_p <= 1:
             raise UsageError(f"top_p must be in (0, 1], got {self.top_p}")
         if self.max_tokens < 1:

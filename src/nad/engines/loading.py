@@ -66,14 +66,14 @@ def _unpack(gguf: Path, folder: Path) -> None:
 
 
 def choose_device(name: str) -> torch.device:
-    """The named device; `auto` is CUDA, then Apple's MPS, then the CPU."""
+    """The named device; `auto` is CUDA, then the CPU. Draws are taken in float64, which Apple's MPS does not have."""
     if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError):
-        raise UsageError(f"device {name!r} is not available here; allowed: auto, cpu, cuda, cuda:N, mps") from None
+        torch.empty(0, dtype=torch.float64, device=device)
+    except (RuntimeError, AssertionError, TypeError):
+        raise UsageError(f"device {name!r} is not available here; allowed: auto, cpu, cuda, cuda:N") from None
     return device
 
 
@@ -85,8 +85,6 @@ def choose_dtype(name: str, device: torch.device) -> torch.dtype:
         return DTYPES[name]
     if device.type == "cuda":
         return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if device.type == "mps":
-        return torch.float16
     capabilities = torch.cpu.get_capabilities()
     native = any(capabilities.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16", "sve_bf16"))
     return torch.bfloat16 if native else torch.float32

@@ -7,12 +7,14 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int, UInt16
+from jaxtyping import Bool, Float, Int, UInt16
 from torch import Tensor
 
 from nad.activation import ActivationRule, ActivationSet, activation_set
 from nad.contribution import neuron_logits, strongest
 from nad.engines.gates import GatedFFN
+from nad.errors import NadError
+from nad.stopping import CHUNK
 
 _GATE_BYTES = 256 << 20
 """Gates held back before they are scored."""
@@ -70,31 +72,35 @@ class ActivationRecorder:
         self._in_chunk = torch.zeros(shape, dtype=torch.bool, device=unembed.device) if count_chunks else None
         self._chunk_counts: list[Tensor] = []
         self._steps: list[Step] = []
+        self._shown = 0
         self._held = 0
         self._of_chunk: list[_Activated] = []
-        self._chunk_open = False
         self.seconds = 0.0
 
     def add(self, step: Step) -> None:
         """Show the next position. Scoring waits until the buffer is full, or a chunk ends that somebody counts."""
         begin = time.perf_counter()
         self._steps.append(step)
-        self._chunk_open = True
+        self._shown = step.position + 1
         self._held += sum(gate.nbytes for gate in step.gates)
-        chunk_ends = (step.position + 1) % self._rule.chunk == 0
-        counted = self._in_chunk is not None or self._rule.per == "chunk"
-        if self._held >= _GATE_BYTES or (counted and chunk_ends):
+        rule_ends = self._rule.per == "chunk" and self._shown % self._rule.chunk == 0
+        count_ends = self._in_chunk is not None and self._shown % CHUNK == 0
+        if self._held >= _GATE_BYTES or rule_ends or count_ends:
             self._flush()
-        if counted and chunk_ends:
+        if rule_ends:
             self._end_chunk()
         self.seconds += time.perf_counter() - begin
 
     def finish(self) -> tuple[list[ActivationSet], UInt16[np.ndarray, "n chunks"]]:
-        """The samples' sets, and with `count_chunks` their unique neurons in each chunk (else no chunks)."""
+        """The samples' sets, and with `count_chunks` their unique neurons in each chunk of CHUNK tokens (else none).
+
+        Raises NadError for a chunk of more neurons than 16 bits count.
+        """
         begin = time.perf_counter()
         self._flush()
-        if self._chunk_open:
-            self._end_chunk()
+        self._end_chunk()
+        if self._in_chunk is not None and self._shown % CHUNK:
+            self._close_count()
         first, peak = self._first.cpu().numpy(), self._peak.cpu().numpy()
         sets = []
         for sample in range(len(first)):
@@ -102,6 +108,9 @@ class ActivationRecorder:
             sets.append(activation_set(neuron, first[sample, neuron], peak[sample, neuron]))
         counts = [c.cpu().numpy() for c in self._chunk_counts]
         chunks = np.stack(counts, axis=1) if counts else np.zeros((len(first), 0))
+        most = np.iinfo(np.uint16).max
+        if (chunks > most).any():
+            raise NadError(f"more than {most:,} neurons in a chunk of {CHUNK} tokens, which no record holds; lower k")
         self.seconds += time.perf_counter() - begin
         return sets, chunks.astype(np.uint16)
 
@@ -117,14 +126,11 @@ class ActivationRecorder:
             self._merge(joined)
 
     def _end_chunk(self) -> None:
+        """The rule's chunk is over: what it kept counts."""
         if self._of_chunk:
             parts = [torch.cat(column) for column in zip(*self._of_chunk, strict=True)]
             self._merge(_strongest_of_each(_Activated(*parts), self._rule.k))
             self._of_chunk = []
-        if self._in_chunk is not None:
-            self._chunk_counts.append(self._in_chunk.sum(dim=1))
-            self._in_chunk.zero_()
-        self._chunk_open = False
 
     def _activated(self) -> _Activated:
         """The activations of all (row, token) pairs of the buffered steps (Eqs. 5 and 6); pairs counted through."""
@@ -175,7 +181,20 @@ class ActivationRecorder:
         self._first.view(-1).scatter_reduce_(0, place, activated.position.int(), "amin")
         self._peak.view(-1).scatter_reduce_(0, place, activated.score.float(), "amax")
         if self._in_chunk is not None:
-            self._in_chunk.view(-1)[place] = True
+            self._count(self._in_chunk.view(-1), place, activated.position // CHUNK)
+
+    def _count(self, seen: Bool[Tensor, " places"], place: Int[Tensor, " m"], chunk: Int[Tensor, " m"]) -> None:
+        """Note which neurons each chunk has, and count those of the chunks that are over."""
+        while True:
+            seen[place[chunk == len(self._chunk_counts)]] = True
+            if (len(self._chunk_counts) + 1) * CHUNK > self._shown:
+                return
+            self._close_count()
+
+    def _close_count(self) -> None:
+        assert self._in_chunk is not None
+        self._chunk_counts.append(self._in_chunk.sum(dim=1))
+        self._in_chunk.zero_()
 
 
 def _parts(steps: Sequence[Step], size: int) -> Iterator[_Part]:

@@ -113,9 +113,13 @@ class ReplayEngine:
         return Group(record.prompt_tokens, cut, int(curve.computed[position - 1]), sum(s.seconds for s in samples))
 
     def extend(self, prompt_tokens: Sequence[int], completion: Completion, params: SamplingParams) -> Iterator[int]:
-        if completion.finish_reason is None:
-            recorded = self._record(prompt_tokens).samples[completion.index].completion
-            yield from recorded.tokens[len(completion.tokens) :]
+        if completion.finish_reason is not None:
+            return iter(())
+        recorded = self._record(prompt_tokens).samples[completion.index].completion
+        if recorded.finish_reason is None:
+            stop = self._manifest.stop_at
+            raise UsageError(f"the run was recorded with --stop-at {stop}: it does not hold the answers' ends")
+        return iter(recorded.tokens[len(completion.tokens) :])
 
     def score(
         self,
