@@ -386,3 +386,19 @@ def test_what_can_be_named_is_listed(run: Run) -> None:
 def test_other_activations_work(run: Run, tmp_path: Path) -> None:
     relu = save(built(tiny_config(Family("llama", {}), hidden_act="relu")), tmp_path)
     assert run("generate", "hello", "--model", relu, "--json", *SMALL)[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "spins"),
+    [({}, "4000"), ({"GOMP_SPINCOUNT": "9"}, "9"), ({"OMP_WAIT_POLICY": "active"}, None)],
+)
+def test_waiting_threads_let_others_run_unless_somebody_said_how_to_wait(
+    run: Run, given: dict[str, str], spins: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY"):
+        monkeypatch.setenv(name, "")  # what the command sets is taken back as well
+        monkeypatch.delenv(name)
+    for name, value in given.items():
+        monkeypatch.setenv(name, value)
+    run("selectors")
+    assert os.environ.get("GOMP_SPINCOUNT") == spins

@@ -27,6 +27,10 @@ from nad.options import (
     read_prompt,
 )
 
+_SPINS = "4000"
+"""How often a thread looks for work before it lets others run: GNU OpenMP's 300,000 starves programs beside each other
+(docs/decisions/0021-waiting-threads.md). It is read when torch is loaded."""
+
 app = typer.Typer(
     name="nad",
     no_args_is_help=True,
@@ -180,6 +184,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     # The libraries' own progress bars go to standard error whether it is a terminal or not; ours do not.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     try:
         if sys.stdout is None:
             raise NadError("standard output is closed; send it to a file, or to /dev/null")
