@@ -402,3 +402,13 @@ def test_waiting_threads_let_others_run_unless_somebody_said_how_to_wait(
         monkeypatch.setenv(name, value)
     run("selectors")
     assert os.environ.get("GOMP_SPINCOUNT") == spins
+
+
+def test_a_closed_standard_output_is_found_before_the_work(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.stdout", None)
+    code = main(["generate", "x", "--model", "never looked for"])
+    monkeypatch.undo()
+    assert code == 1
+    assert capsys.readouterr().err == "nad: error: standard output is closed; send it to a file, or to /dev/null\n"
