@@ -184,7 +184,6 @@ def test_calls_that_are_wrong(run: Run, arguments: Sequence[str], parts: Sequenc
         (["hello " * 60], [f"of {WINDOW}", "shorten"]),
         (["x", "--dtype", "int8"], ["unknown dtype 'int8'", "bfloat16"]),
         (["x", "--device", "quantum"], ["device 'quantum' is not available", "cpu"]),
-        (["x", "--device", "mps"], ["device 'mps' is not available", "cpu"]),
         (["x", "--template-arg", "thinking=true"], ["no argument thinking"]),
     ],
 )

@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from nad import models
+from nad.engines.loading import choose_device
 from nad.errors import NadError, UsageError
 from nad.models import DEFAULT, ModelFiles, locate
 
@@ -174,3 +176,15 @@ def test_a_folder_without_a_model_and_a_file_of_another_kind(tmp_path: Path) -> 
     for name, message in ((str(tmp_path), "no config.json"), (str(tmp_path / "weights.bin"), "must be .gguf")):
         with pytest.raises(UsageError, match=message):
             locate(name, unpack, quiet)
+
+
+def test_a_device_without_float64_is_passed_by_and_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def empty(size: int, dtype: torch.dtype = torch.float32, device: torch.device | None = None) -> None:
+        if dtype == torch.float64:
+            raise TypeError("Cannot convert a MPS Tensor to float64")
+
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto").type in ("cuda", "cpu")
+    monkeypatch.setattr(torch, "empty", empty)
+    with pytest.raises(UsageError, match="device 'mps' is not available here; allowed: auto, cpu"):
+        choose_device("mps")

@@ -1,5 +1,6 @@
 """Names with parameters, as the command line writes them."""
 
+import io
 from collections.abc import Callable
 from typing import Any
 
@@ -7,7 +8,7 @@ import pytest
 
 from nad.activation import ActivationRule
 from nad.errors import UsageError
-from nad.options import activation_rule, messages, parse_template_args
+from nad.options import activation_rule, messages, parse_template_args, read_prompt
 from nad.selectors import DBSCAN, KNN, SELECTORS, Medoid
 from nad.specs import parse_spec, spec_of
 from nad.stopping import At, Budget, Distinct, Never, parse_stop, stop_label
@@ -162,3 +163,9 @@ def test_a_system_message_needs_the_template() -> None:
 def test_sampling_parameters_outside_their_range(make: Callable[[], SamplingParams]) -> None:
     with pytest.raises(UsageError, match="must be"):
         make()
+
+
+def test_the_end_of_the_last_line_is_not_part_of_a_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("two\nlines\n"))
+    assert read_prompt("-") == "two\nlines"
+    assert read_prompt("as it is\n") == "as it is\n"

@@ -1,5 +1,6 @@
 """The reference engine: any transformers model with gated feed-forward layers, sampled with a shared prompt."""
 
+import inspect
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -30,22 +31,6 @@ from nad.types import Completion, Group, Message, SamplingParams
 
 _PREFILL_TOKENS = 1024
 """Tokens of a prompt or a text that go through the model at once."""
-_GIVEN_TO_TEMPLATE = {
-    "messages",
-    "conversation",
-    "chat_template",
-    "add_generation_prompt",
-    "continue_final_message",
-    "tokenize",
-    "padding",
-    "truncation",
-    "max_length",
-    "return_tensors",
-    "return_dict",
-    "return_assistant_tokens_mask",
-    "tokenizer_kwargs",
-}
-"""What `apply_chat_template` understands itself, or nad gives it."""
 _CHECKED_TOKENS = 16
 """The length of the text on which a decoding step is compared with a plain forward pass."""
 
@@ -322,7 +307,9 @@ def _apply_template(
     template = tokenizer.chat_template
     if template is None:
         raise UsageError("the model has no chat template; pass --raw (raw=True) to send the prompt as it is")
-    taken = [name for name in template_args if name in _GIVEN_TO_TEMPLATE]
+    # What goes to the method itself never reaches the template; tools and documents go to both.
+    own = {"messages", *inspect.signature(tokenizer.apply_chat_template).parameters} - {"tools", "documents"}
+    taken = [name for name in template_args if name in own]
     if taken:
         raise UsageError(f"the chat template's {', '.join(taken)} is not for --template-arg to set")
     unknown = [name for name in template_args if not re.search(rf"\b{re.escape(name)}\b", str(template))]
