@@ -19,13 +19,13 @@ from pathlib import Path
 
 import numpy as np
 
-from nad.activation import ActivationRule, activation_set
-from nad.evaluate import Settings, evaluate, sample_problem
-from nad.methods import default_methods
-from nad.records import GradedSample, Manifest, ProblemRecord
-from nad.reselect import parse_stops, reselect
-from nad.spans import Spans
-from nad.store import RunStore
+from nad.analysis.comparison import parse_stops, reselect
+from nad.neurons.activation import ActivationRule, activation_set
+from nad.runs.evaluate import Settings, evaluate, sample_problem
+from nad.runs.records import GradedSample, Manifest, ProblemRecord
+from nad.runs.store import RunStore
+from nad.runs.text_ends import Spans
+from nad.selection.choosers import default_methods
 from nad.types import Completion, SamplingParams, Signals
 
 STOPS = "32,64,96,128,192,256,384,budget,distinct,none"

@@ -11,8 +11,8 @@ import time
 from importlib.util import find_spec
 from pathlib import Path
 
-from nad.analysis.planted import planted_crowd
-from nad.analysis.report import report
+from nad.analysis.report.document import report
+from nad.testing.planted_runs import planted_crowd
 
 CHROMIUM = Path("/usr/bin/chromium")
 

@@ -26,12 +26,12 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
-from nad.activation import ActivationRule
-from nad.engines.loading import choose_device, choose_dtype
-from nad.engines.stock import read_stock, unpack
-from nad.engines.transformers import TransformersEngine, load_transformers
-from nad.models import locate
-from nad.selectors import KNN, Consensus
+from nad.engines.model_files import locate
+from nad.engines.transformers.auto_classes import read_stock, unpack
+from nad.engines.transformers.engine import TransformersEngine, load_transformers
+from nad.engines.transformers.loading import choose_device, choose_dtype
+from nad.neurons.activation import ActivationRule
+from nad.selection.selectors import KNN, Consensus
 from nad.stopping import At
 from nad.types import Group, SamplingParams
 
@@ -146,7 +146,7 @@ def peak_mb(model: str | None, who: str) -> None:
 def start_up(model: list[str], rounds: int) -> float:
     """Seconds of a whole process that writes one token."""
     one_token = ["generate", "Hello", "-n", "1", "--stop-at", "1", "--max-tokens", "1"]
-    command = [sys.executable, "-c", "from nad.cli import entry; entry()", *one_token, *model]
+    command = [sys.executable, "-c", "from nad.cli.main import entry; entry()", *one_token, *model]
     runs = [seconds(lambda: subprocess.run(command, check=True, capture_output=True)) for _ in range(rounds)]
     return statistics.median(runs)
 

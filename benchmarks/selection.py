@@ -18,9 +18,9 @@ from collections.abc import Callable
 
 import numpy as np
 
-from nad.activation import ActivationSet, activation_set
-from nad.agreement import consensus_curve
-from nad.selectors import SELECTORS, Consensus
+from nad.neurons.activation import ActivationSet, activation_set
+from nad.neurons.agreement import consensus_curve
+from nad.selection.selectors import SELECTORS, Consensus
 
 NEURONS, TOKENS = 350_000, 32_000
 POSITIONS = [32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, TOKENS]

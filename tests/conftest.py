@@ -4,9 +4,6 @@ import hypothesis
 import torch
 from jaxtyping import install_import_hook
 
-# TorchScript reads the source of these functions, which must not be wrapped for it.
-import nad.layer_step  # noqa: F401
-
 # Before the first import of nad; it stays installed, since nad imports its modules when they are first used.
 install_import_hook("nad", "checking.checked")
 # Products of a few dozen numbers: a second thread only waits.

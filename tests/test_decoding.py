@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from tiny import WINDOW, tiny_engine, tiny_tokenizer
 
 import nad
-from nad.activation import ActivationRule
-from nad.decoding import Request, Selection, TextStream, stream
-from nad.engines.transformers import TransformersEngine
+from nad.decoding import Request, Selection, stream
+from nad.engines.transformers.engine import TransformersEngine
 from nad.errors import UsageError
-from nad.selectors import DBSCAN, Consensus, ConsensusMin, Medoid, MinAct, Selector
+from nad.neurons.activation import ActivationRule
+from nad.selection.selectors import DBSCAN, Consensus, ConsensusMin, Medoid, MinAct, Selector
 from nad.stopping import At, Budget, Never, Progress
+from nad.text_stream import TextStream
 from nad.types import Message, Result, SamplingParams
 
 RULE = ActivationRule(k=30, per_layer=16)

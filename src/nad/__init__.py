@@ -4,29 +4,30 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nad.activation import ActivationRule, ActivationSet
     from nad.decoding import Request, Selection, generate, stream
-    from nad.engines import Engine, load_engine
+    from nad.engines import load_engine
+    from nad.engines.base import Engine
     from nad.errors import NadError, UsageError
-    from nad.selectors import SELECTORS
+    from nad.neurons.activation import ActivationRule, ActivationSet
+    from nad.selection.selectors import SELECTORS
     from nad.stopping import At, Budget, Distinct, Never
     from nad.types import Completion, Group, Message, Result, SamplingParams, Signals
 
 _HOME = {
-    "ActivationRule": "activation",
-    "ActivationSet": "activation",
+    "ActivationRule": "neurons.activation",
+    "ActivationSet": "neurons.activation",
     "At": "stopping",
     "Budget": "stopping",
     "Completion": "types",
     "Distinct": "stopping",
-    "Engine": "engines",
+    "Engine": "engines.base",
     "Group": "types",
     "Message": "types",
     "NadError": "errors",
     "Never": "stopping",
     "Request": "decoding",
     "Result": "types",
-    "SELECTORS": "selectors",
+    "SELECTORS": "selection.selectors",
     "SamplingParams": "types",
     "Selection": "decoding",
     "Signals": "types",

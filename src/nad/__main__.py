@@ -1,5 +1,5 @@
 """`python -m nad` is the command line."""
 
-from nad.cli import entry
+from nad.cli.main import entry
 
 entry()

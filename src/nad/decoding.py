@@ -5,12 +5,13 @@ from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from nad.activation import ActivationRule
-from nad.engines import Engine
+from nad.engines.base import Engine
 from nad.errors import UsageError
-from nad.selectors import KNN, SELECTORS, Choice, Consensus, Selector
-from nad.specs import spec_of, with_entry_points
+from nad.neurons.activation import ActivationRule
+from nad.selection.selectors import KNN, SELECTORS, Choice, Consensus, Selector
+from nad.spec_grammar import spec_of, with_entry_points
 from nad.stopping import At, Progress, StopRule, Watched, check_reachable, stop_label
+from nad.text_stream import TextStream
 from nad.types import Completion, Group, Message, Result, SamplingParams
 
 _FEW_DISTINCT = 0.25
@@ -106,37 +107,6 @@ def _finish(
     yield text.end()
     reason = winner.finish_reason or ("stop" if tokens[-1] in engine.eos else "length")
     return replace(winner, tokens=tuple(tokens), text=engine.decode(tokens), finish_reason=reason, cache=None)
-
-
-class TextStream:
-    """Text from tokens that arrive one by one: nothing is shown that a later token could still change.
-
-    A character of several bytes can be spread over tokens, and a token's text can depend on the one before it.
-    So each piece is the difference of two decodings that start at the last settled token.
-    """
-
-    def __init__(self, decode: Callable[[Sequence[int]], str]) -> None:
-        self._decode = decode
-        self._tokens: list[int] = []
-        self._settled = 0
-        self._shown = 0
-
-    def add(self, tokens: Sequence[int]) -> str:
-        """The text these tokens complete, perhaps none."""
-        self._tokens += tokens
-        return self._advance(final=False)
-
-    def end(self) -> str:
-        """What is left, complete or not."""
-        return self._advance(final=True)
-
-    def _advance(self, final: bool) -> str:
-        before = self._decode(self._tokens[self._settled : self._shown])
-        after = self._decode(self._tokens[self._settled :])
-        if not final and (len(after) <= len(before) or after.endswith("\ufffd")):
-            return ""
-        self._settled, self._shown = self._shown, len(self._tokens)
-        return after[len(before) :]
 
 
 def _notes(request: Request, group: Group, choice: Choice, finished: Completion) -> Iterator[str]:

@@ -1,12 +1,15 @@
 """When sampling stops and the choice is made (section 4.2; docs/decisions/0008-stop-rules.md)."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+import numpy as np
+
 from nad.errors import UsageError
-from nad.specs import parse_spec, spec_of
+from nad.prefixes import PrefixCurve
+from nad.spec_grammar import parse_spec, spec_of
 
 CHUNK = 32
 """The paper's chunk size and stop position B, in tokens."""
@@ -142,3 +145,21 @@ def check_reachable(rule: StopRule, max_tokens: int) -> None:
 def stop_label(rule: StopRule) -> str:
     """The spec that gives this rule back."""
     return str(rule.tokens) if isinstance(rule, At) else spec_of(rule, STOP_RULES)
+
+
+def stop_position(rule: StopRule, completions: Sequence[Sequence[int]], curve: PrefixCurve) -> int:
+    """The position, in tokens, at which `rule` stops these completions; the longest one's length at most."""
+    longest = len(curve.distinct)
+    if isinstance(rule, Never):
+        return longest
+    if isinstance(rule, At):
+        return min(rule.tokens, longest)
+    n = len(completions)
+    finished = np.bincount([len(c) for c in completions], minlength=longest + 1).cumsum()
+    finished_rows = np.bincount([len(c) for c in set(map(tuple, completions))], minlength=longest + 1).cumsum()
+    for position in range(1, longest):
+        distinct, computed = int(curve.distinct[position - 1]), int(curve.computed[position - 1])
+        rows = distinct - int(finished_rows[position])
+        if rule.reached(Progress(n, position, distinct, computed, rows, n - int(finished[position]))):
+            return position
+    return longest

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32, UInt16
 
-from nad.activation import ActivationSet
 from nad.errors import UsageError
+from nad.neurons.activation import ActivationSet
 from nad.prefixes import PrefixCurve, prefix_curve
 
 

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float, Num
 
-from nad.analysis.digest import ProblemDigest
-from nad.baselines import vote
-from nad.resampling import RESAMPLES, bootstrap_means
+from nad.analysis.statistics import RESAMPLES, bootstrap_means
+from nad.analysis.summary import ProblemDigest
+from nad.selection.baselines import vote
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from nad.errors import NadError
-from nad.sandbox import Limits, Tests, check_sandbox, run_inputs, run_tests
+from nad.grading.sandbox import Limits, Tests, check_sandbox, run_inputs, run_tests
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.code import extract_code, joined
 from nad.tasks.source import Row, Source, check_size, read_rows, sha256

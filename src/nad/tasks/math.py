@@ -9,7 +9,8 @@ The paper names no prompt; this is the one the makers of Qwen and DeepSeek-R1 re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nad.grading import canonical, equivalent, extract_answer, require_math_verify
+from nad.grading.answers import extract_answer
+from nad.grading.math_equality import canonical, equivalent, require_math_verify
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.source import Row, Source, load_problems, sha256
 

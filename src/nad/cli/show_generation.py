@@ -1,0 +1,111 @@
+"""How a decoding looks on a terminal and as JSON. Text goes to standard output, all about it to standard error."""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+
+from nad.decoding import Request, stream
+from nad.engines.base import Engine
+from nad.engines.model_files import DEFAULT
+from nad.stopping import Progress
+from nad.types import Result
+
+
+@contextmanager
+def status(text: str = "starting") -> Iterator[Callable[[str], None]]:
+    """A line on the terminal that says what takes long; silent when standard error is no terminal."""
+    with Console(stderr=True).status(text) as line:
+        yield line.update
+
+
+def generate_on_terminal(engine: Engine, request: Request, quiet: bool) -> Result:
+    """Run a request. Unless `quiet`, its text streams to standard output, a short account follows on standard error."""
+    with status("sampling") as report:
+        limit = f" of {request.stop.latest}" if request.stop.latest else ""
+
+        def watch(p: Progress) -> None:
+            report(f"sampling {p.n} answers: token {p.position}{limit}, {p.distinct} distinct")
+
+        events = stream(engine, request, watch)
+        next(events)
+    for event in events:
+        if isinstance(event, Result):
+            result = event
+        elif not quiet:
+            sys.stdout.write(event)  # type: ignore[arg-type]
+            sys.stdout.flush()
+    if not quiet:
+        print(flush=True)
+        print("\n" + "\n".join(account(result)), file=sys.stderr)
+    return result
+
+
+def account(result: Result) -> list[str]:
+    """What happened, in a few lines."""
+    group, n = result.group, len(result.group.completions)
+    winner = group.completions[result.selected]
+    mean = sum(len(c.activations) for c in group.completions) / n
+    full = n * len(result.completion.tokens)
+    computed = group.computed_tokens + result.continued_tokens
+    stop = "" if result.stop_at == "none" else f" (stop {result.stop_at})"
+    seconds = {
+        "sampling": group.sample_s,
+        "capture": group.capture_s,
+        "choice": result.select_s,
+        "continuation": result.continue_s,
+    }
+    lines = [
+        f"{n} samples of up to {group.position} tokens{stop}, {group.distinct} distinct",
+        f"{result.selector} chose sample {result.selected}: score {result.scores[result.selected]:.4g}, "
+        f"{len(winner.activations):,} neurons (mean of all {mean:,.0f})",
+        f"{computed:,} tokens computed ({group.computed_tokens:,} + {result.continued_tokens:,} for the winner), "
+        f"{computed / full:.0%} of {n} full answers of its length ({full:,})",
+        ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()),
+    ]
+    if len(result.completion.tokens) == result.params.max_tokens and result.completion.finish_reason == "length":
+        lines.append(f"cut at {len(result.completion.tokens)} tokens (--max-tokens)")
+    if result.model == DEFAULT:
+        lines.append(f"{DEFAULT} is tiny and weak: it shows how the tool works, not how good an answer can be")
+    return [*lines, *(f"note: {note}" for note in result.notes)]
+
+
+def result_json(result: Result) -> dict[str, object]:
+    """The object `nad generate --json` prints; its keys are a public contract (docs/reference.md)."""
+    group = result.group
+    return {
+        "text": result.text,
+        "selected": result.selected,
+        "selector": result.selector,
+        "n": len(group.completions),
+        "stop_at": result.stop_at,
+        "distinct": group.distinct,
+        "candidates": [
+            {
+                "index": c.index,
+                "text": c.text,
+                "tokens": len(c.tokens),
+                "finish_reason": c.finish_reason,
+                "activated": len(c.activations),
+                "score": score if math.isfinite(score) else None,
+            }
+            for c, score in zip(group.completions, result.scores, strict=True)
+        ],
+        "usage": {
+            "prompt_tokens": len(group.prompt_tokens),
+            "sampled_tokens": group.sampled_tokens,
+            "computed_tokens": group.computed_tokens,
+            "continued_tokens": result.continued_tokens,
+        },
+        "timing": {
+            "sample_s": group.sample_s,
+            "capture_s": group.capture_s,
+            "select_s": result.select_s,
+            "continue_s": result.continue_s,
+        },
+        "model": result.model,
+        "seed": result.params.seed,
+        "notes": list(result.notes),
+    }

@@ -1,0 +1,142 @@
+"""How a run being recorded looks on a terminal, and how the table of `nad select` does as text, JSON and CSV."""
+
+import csv
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, fields
+
+from rich.console import Console
+
+from nad.analysis.comparison import LengthMatched, Row, Selection
+from nad.runs.evaluate import EvalProgress
+from nad.runs.store import RunStore
+
+
+@contextmanager
+def eval_progress() -> Iterator[Callable[[EvalProgress], None]]:
+    """A line with the problems done, the token of the one in hand and the time left; only on a terminal."""
+    with Console(stderr=True).status("sampling") as line:
+        yield lambda p: line.update(_progress_line(p))
+
+
+def _progress_line(progress: EvalProgress) -> str:
+    left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
+    return f"{progress.done} of {progress.total} problems, token {progress.position} of the next{left}"
+
+
+def duration(seconds: float) -> str:
+    """`45 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def run_account(store: RunStore) -> list[str]:
+    """What a finished run holds, in a few lines."""
+    found = store.grades()
+    samples, grades = len(found), [correct for correct, _ in found if correct is not None]
+    cut = sum(reason == "length" for _, reason in found)
+    manifest = store.manifest
+    lines = [f"{store.path}: {len(store)} problems of {manifest.task} x {manifest.n} samples of {manifest.model}"]
+    if grades:
+        lines.append(f"Avg@{manifest.n} {sum(grades) / len(grades):.1%} of {len(grades)} graded samples")
+    if len(grades) < samples:
+        lines.append(f"{samples - len(grades)} of {samples} samples are not graded")
+    if cut:
+        lines.append(
+            f"{cut / samples:.0%} of the samples were cut at {manifest.params.max_tokens} tokens (--max-tokens)"
+        )
+    return [*lines, f"choose from it: nad select {store.path}"]
+
+
+def selection_json(selection: Selection) -> str:
+    """The object `nad select --json` prints; its keys are a public contract (docs/reference.md)."""
+    return json.dumps(asdict(selection), ensure_ascii=False)
+
+
+def selection_csv(selection: Selection) -> str:
+    """One line a method and stop, with the fields of Row."""
+    out = io.StringIO()
+    names = [f.name for f in fields(Row)]
+    writer = csv.DictWriter(out, names, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(asdict(row) for row in selection.rows)
+    return out.getvalue().rstrip("\n")
+
+
+def selection_text(selection: Selection) -> str:
+    """The table for people: what does not apply stands below it, with the reason."""
+    manifest = selection.manifest
+    lines = [
+        f"{manifest.task}, {manifest.model}, {selection.problems} problems x {manifest.n} samples",
+        "accuracy with 95 % intervals (bootstrap over problems); vs avg: paired difference to the mean answer",
+        "",
+    ]
+    shown = [row for row in selection.rows if row.accuracy is not None]
+    lines += _aligned([_HEADER, *map(_cells, shown)])
+    if matched := [m for m in selection.length_matched if m.minact is not None]:
+        lines += [
+            "",
+            "minact among samples of matched length (is it more than shortest?)",
+            *map(_matched_line, matched),
+        ]
+    lines += _not_shown(selection)
+    return "\n".join(lines)
+
+
+_HEADER = ("method", "stop", "accuracy", "95 %", "vs avg", "95 %", "sampled", "saved", "computed", "distinct", "AUROC")
+
+
+def _cells(row: Row) -> tuple[str, ...]:
+    return (
+        row.method,
+        row.stop,
+        f"{row.accuracy:.1%}",
+        _interval(row.low, row.high, ".1%"),
+        "" if row.difference is None else f"{100 * row.difference:+.1f}",
+        _interval(row.difference_low, row.difference_high, "+.1f", 100),
+        f"{row.sampled_tokens:,}",
+        "" if row.saved is None else f"{row.saved:.1%}",
+        f"{row.computed_tokens:,}",
+        f"{row.distinct:.1f}",
+        "" if row.auroc is None else f"{row.auroc:.3f}",
+    )
+
+
+def _interval(low: float | None, high: float | None, form: str, scale: float = 1) -> str:
+    return "" if low is None or high is None else f"{scale * low:{form}} .. {scale * high:{form}}"
+
+
+def _aligned(table: Sequence[Sequence[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    return [
+        "  ".join(
+            c.ljust(w) if i < 2 else c.rjust(w) for i, (c, w) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _matched_line(matched: LengthMatched) -> str:
+    return (
+        f"  stop {matched.stop}: AUROC minact {matched.minact:.3f}, shortest {matched.shortest:.3f} "
+        f"({matched.pairs} pairs in {matched.problems} problems)"
+    )
+
+
+def _not_shown(selection: Selection) -> Iterator[str]:
+    """Rows without a number and rows over fewer problems, each reason once; samples without a grade."""
+    reasons: dict[str, list[str]] = {}
+    for row in selection.rows:
+        if row.note:
+            some = f" in {selection.problems - row.problems} problems" if row.problems else ""
+            reasons.setdefault(f"{row.note}{some}", []).append(f"{row.method} at {row.stop}")
+    if reasons:
+        yield ""
+    for reason, names in reasons.items():
+        yield f"not applicable, {reason}: {', '.join(names)}"
+    if selection.not_graded:
+        yield f"not graded: {selection.not_graded} of {selection.samples} samples; a choice of one of them is left out"

@@ -1,0 +1,162 @@
+"""One problem's record as the bytes of a Parquet file, and back (docs/run-schema.md).
+
+The encodings are Parquet's own, so that every Parquet reader reads them: sorted neuron ids as packed differences,
+first tokens, peaks and signals with their bytes split into streams, all of it under zstd. At 250,000 neurons a sample
+takes about 0.5 MB, and 0.9 MB with its peaks (docs/decisions/0015-run-format.md).
+"""
+
+import io
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from nad.neurons.activation import ActivationSet
+from nad.errors import NadError
+from nad.runs.records import GradedSample, ProblemRecord
+from nad.types import Completion, Signals
+
+SCHEMA_VERSION = 2
+_VERSION_KEY = b"nad_schema"
+_SIGNALS = ("logprob", "entropy", "self_certainty", "confidence", "chunk_neurons")
+
+SCHEMA = pa.schema(
+    [
+        pa.field("problem", pa.string(), nullable=False),
+        pa.field("prompt", pa.string(), nullable=False),
+        pa.field("prompt_tokens", pa.list_(pa.int32()), nullable=False),
+        pa.field("computed_tokens", pa.int64(), nullable=False),
+        pa.field("seed", pa.uint64()),
+        pa.field("consistent", pa.int32()),
+        pa.field("thinking", pa.bool_(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("tokens", pa.list_(pa.int32()), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("text_end", pa.list_(pa.int32()), nullable=False),
+        pa.field("finish_reason", pa.string()),
+        pa.field("answer", pa.string()),
+        pa.field("correct", pa.bool_()),
+        pa.field("seconds", pa.float64(), nullable=False),
+        pa.field("logprob", pa.list_(pa.float32())),
+        pa.field("entropy", pa.list_(pa.float32())),
+        pa.field("self_certainty", pa.list_(pa.float32())),
+        pa.field("confidence", pa.list_(pa.float32())),
+        pa.field("chunk_neurons", pa.list_(pa.uint16())),
+        pa.field("neuron", pa.list_(pa.uint32()), nullable=False),
+        pa.field("first_token", pa.list_(pa.uint32()), nullable=False),
+        # float16 values, exactly, in the narrowest float that all Parquet readers take byte-split
+        pa.field("peak", pa.list_(pa.float32()), nullable=False),
+    ],
+    metadata={_VERSION_KEY: str(SCHEMA_VERSION).encode()},
+)
+
+_DELTA = ("neuron", "text_end")
+_SPLIT = ("first_token", "peak", "logprob", "entropy", "self_certainty", "confidence")
+_DICTIONARY = ["problem", "prompt", "prompt_tokens.list.element", "tokens.list.element", "finish_reason", "answer"]
+_ENCODINGS = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in _DELTA} | {
+    f"{name}.list.element": "BYTE_STREAM_SPLIT" for name in _SPLIT
+}
+
+
+def pack(record: ProblemRecord) -> bytes:
+    """A Parquet file with one row a sample."""
+    out = io.BytesIO()
+    pq.write_table(
+        pa.table(_columns(record), schema=SCHEMA),
+        out,
+        compression="zstd",
+        compression_level=1,
+        use_dictionary=_DICTIONARY,
+        column_encoding=_ENCODINGS,
+        write_statistics=False,
+    )
+    return out.getvalue()
+
+
+def _columns(record: ProblemRecord) -> dict[str, pa.Array | list]:
+    samples, n = record.samples, len(record.samples)
+    completions = [s.completion for s in samples]
+    signals = {name: [getattr(c.signals, name) if c.signals else None for c in completions] for name in _SIGNALS}
+    return {
+        "problem": [record.problem] * n,
+        "prompt": [record.prompt] * n,
+        "prompt_tokens": [record.prompt_tokens] * n,
+        "computed_tokens": [record.computed_tokens] * n,
+        "seed": [record.seed] * n,
+        "consistent": [record.consistent] * n,
+        "thinking": [record.thinking] * n,
+        "sample": [c.index for c in completions],
+        "tokens": _lists("tokens", [np.array(c.tokens, np.int32) for c in completions]),
+        # A lone half of a surrogate pair can stand in no file; models write such text only by accident.
+        "text": [c.text.encode("utf-8", "replace").decode() for c in completions],
+        "text_end": _lists("text_end", [np.array(s.text_end, np.int32) for s in samples]),
+        "finish_reason": [c.finish_reason for c in completions],
+        "answer": [s.answer for s in samples],
+        "correct": [s.correct for s in samples],
+        "seconds": [s.seconds for s in samples],
+        **signals,
+        "neuron": _lists("neuron", [c.activations.neuron for c in completions]),
+        "first_token": _lists("first_token", [c.activations.first_token for c in completions]),
+        "peak": _lists("peak", [c.activations.peak.astype(np.float32) for c in completions]),
+    }
+
+
+def _lists(name: str, arrays: Sequence[np.ndarray]) -> pa.Array:
+    """A list column over one buffer: no Python object for each of its millions of values."""
+    kind = SCHEMA.field(name).type
+    offsets = pa.array(np.cumsum([0, *map(len, arrays)]), pa.int32())
+    return pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(arrays), kind.value_type)).cast(kind)
+
+
+def unpack(data: bytes) -> ProblemRecord:
+    """The record a part holds. Raises NadError when it is no part, or one of another schema version."""
+    try:
+        table = pq.read_table(pa.BufferReader(data))
+    except pa.ArrowException as error:
+        raise NadError(f"not a Parquet file ({str(error).splitlines()[0]})") from error
+    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"?").decode()
+    if version != str(SCHEMA_VERSION):
+        raise NadError(f"schema version {version}, but this nad reads version {SCHEMA_VERSION}")
+    columns = {name: _values(table.column(name).combine_chunks()) for name in SCHEMA.names}
+    rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    first = rows[0]
+    return ProblemRecord(
+        problem=first["problem"],
+        prompt_tokens=tuple(first["prompt_tokens"].tolist()),
+        samples=tuple(_sample(row) for row in rows),
+        computed_tokens=first["computed_tokens"],
+        prompt=first["prompt"],
+        seed=first["seed"],
+        consistent=first["consistent"],
+        thinking=first["thinking"],
+    )
+
+
+def unpack_grades(file: Any) -> list[tuple[bool | None, str | None]]:
+    """Each sample's grade and finish reason."""
+    columns = pq.read_table(file, columns=["correct", "finish_reason"]).to_pydict()
+    return list(zip(columns["correct"], columns["finish_reason"], strict=True))
+
+
+def _values(column: pa.Array) -> list:
+    """A column's values; those of a list column are arrays, or None."""
+    if isinstance(column, pa.ChunkedArray):
+        column = column.chunk(0)
+    if not pa.types.is_list(column.type):
+        return column.to_pylist()
+    values, offsets = column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
+    missing = column.is_null().to_numpy(zero_copy_only=False)
+    pieces = [values[a:b] for a, b in pairwise(offsets.tolist())]
+    return [None if gone else piece for gone, piece in zip(missing, pieces, strict=True)]
+
+
+def _sample(row: dict) -> GradedSample:
+    signals = None if row["logprob"] is None else Signals(*(row[name] for name in _SIGNALS))
+    neurons = ActivationSet(row["neuron"], row["first_token"], row["peak"].astype(np.float16))
+    completion = Completion(
+        row["sample"], tuple(row["tokens"].tolist()), row["text"], row["finish_reason"], neurons, signals
+    )
+    return GradedSample(completion, row["answer"], row["correct"], row["seconds"], tuple(row["text_end"].tolist()))

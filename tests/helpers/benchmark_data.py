@@ -1,0 +1,15 @@
+"""Where tests find benchmark files: $NAD_DATA, or shared/data beside the repository. They are no part of it."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+def data_file(name: str) -> Path:
+    """The path of a benchmark file; skips the test where it is not."""
+    beside = Path(__file__).parents[3] / "shared" / "data"
+    path = Path(os.environ.get("NAD_DATA") or beside) / name
+    if not path.is_file():
+        pytest.skip(f"needs the benchmark file {name} in $NAD_DATA or in {beside}")
+    return path
