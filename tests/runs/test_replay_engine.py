@@ -101,7 +101,7 @@ def test_a_replayed_run_can_be_recorded_again(tmp_path: Path) -> None:
         assert [s.correct for s in mine.samples] == [s.correct for s in theirs.samples]
 
 
-PAGE = Path(__file__).parent.parent / "docs" / "how-to" / "read-a-run.md"
+PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "read-a-run.md"
 
 
 @pytest.mark.filterwarnings("ignore")

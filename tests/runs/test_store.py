@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import manifest, record, sample
 
@@ -86,7 +86,7 @@ def records(draw: st.DrawFn) -> ProblemRecord:
 # beartype, which checks the signatures of nad in the tests, draws which elements it looks at
 @pytest.mark.filterwarnings("ignore:Do not use the `random` module inside strategies")
 @given(records())
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.filter_too_much])
 def test_what_is_packed_is_unpacked(problem: ProblemRecord) -> None:
     assert same(unpack(pack(problem)), problem)
 
