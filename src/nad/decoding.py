@@ -1,16 +1,18 @@
 """Neuron-Agreement Decoding (section 4): sample prefixes, let their neurons choose, write the winner to its end."""
 
 import time
-from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from nad.engines.base import Engine
-from nad.errors import UsageError
-from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import KNN, SELECTORS, Choice, Consensus, Selector
-from nad.spec_grammar import spec_of, with_entry_points
-from nad.stopping import At, Progress, StopRule, Watched, check_reachable, stop_label
+import numpy as np
+
+from nad.engines.base import Engine, Rollout
+from nad.errors import NadError, UsageError
+from nad.grading.answers import extract_answer
+from nad.grading.votes import ballots
+from nad.neurons.activation import ActivationRule, parse_rule
+from nad.selection import Candidates, Choice, Selector, check_applies, parse_selector, selector_spec
+from nad.stopping import At, Never, Progress, StopRule, check_reachable, parse_stop, stop_label
 from nad.text_stream import TextStream
 from nad.types import Completion, Group, Message, Result, SamplingParams
 
@@ -19,29 +21,58 @@ _FEW_DISTINCT = 0.25
 
 
 @dataclass(frozen=True)
-class Selection:
-    """The moment of the choice: all prefixes, and the one that was chosen."""
+class Progressed:
+    """Every unfinished sample is one token further. `snapshot` gives the group as it stands, until the next event."""
+
+    progress: Progress
+    snapshot: Callable[[], Group] = field(repr=False, compare=False)
+
+
+@dataclass(frozen=True)
+class Selected:
+    """The moment of the choice: all prefixes, and the one that was chosen. The others are dropped now."""
 
     group: Group
     choice: Choice
 
 
 @dataclass(frozen=True)
+class Text:
+    """The next piece of an answer as it is written: `rank` 0 is the winner's. Joined, the pieces are its text."""
+
+    text: str
+    rank: int = 0
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end."""
+
+    result: Result
+
+
+Event = Progressed | Selected | Text | Finished
+
+
+@dataclass(frozen=True)
 class Request:
     """What to decode and how: n samples stop where `stop` says, `rule` says which neurons count, `selector` chooses.
 
-    `prompt` is one text or messages; `raw` sends a text without the chat template, `template_args` go to it.
+    `prompt` is one text or messages; `raw` sends a text without the chat template, `template_args` go to it. The
+    `best` highest ranked answers are written to their ends; `signals` asks for the Signals of every token.
     Raises UsageError for a call that cannot be served.
     """
 
     prompt: str | Sequence[Message]
     n: int = 64
     stop: StopRule = At()
-    selector: Selector = KNN()
+    selector: Selector = field(default_factory=lambda: parse_selector("knn"))
     params: SamplingParams = SamplingParams()
     rule: ActivationRule = ActivationRule()
     raw: bool = False
     template_args: Mapping[str, object] = field(default_factory=dict)
+    best: int = 1
+    signals: bool = False
 
     def __post_init__(self) -> None:
         texts = [self.prompt] if isinstance(self.prompt, str) else [m.content for m in self.prompt if m.role == "user"]
@@ -49,64 +80,141 @@ class Request:
             raise UsageError("the prompt is empty")
         if self.n < 1:
             raise UsageError(f"n must be at least 1, got {self.n}")
+        if not 1 <= self.best <= self.n:
+            raise UsageError(f"best must be between 1 and n ({self.n}), got {self.best}")
         check_reachable(self.stop, self.params.max_tokens)
+        check_applies(self.selector, full=isinstance(self.stop, Never))
 
 
-def generate(engine: Engine, prompt: str | Sequence[Message], n: int = 64, **options: Any) -> Result:
-    """The best of n answers. `options` are the other fields of Request."""
-    *_, result = stream(engine, Request(prompt, n, **options))
-    assert isinstance(result, Result)
-    return result
+def generate(
+    engine: Engine,
+    prompt: str | Sequence[Message],
+    n: int = 64,
+    *,
+    stop: StopRule | str | int | None = None,
+    selector: Selector | str = "knn",
+    params: SamplingParams | None = None,
+    rule: ActivationRule | str = "top_k",
+    raw: bool = False,
+    template_args: Mapping[str, object] | None = None,
+    best: int = 1,
+    signals: bool = False,
+) -> Result:
+    """The best of n answers.
+
+    Rules and selectors may be given as on the command line: `stop="budget"`, `selector="knn:k=5"`,
+    `rule="top_k:k=200"`.
+    Without `stop` samples stop at 32 tokens, or at `params.max_tokens` where that is less. The other arguments are
+    Request's. Raises UsageError for a call that cannot be served, NadError when the work fails.
+    """
+    sampling = params or SamplingParams()
+    request = Request(
+        prompt=prompt,
+        n=n,
+        stop=default_stop(sampling) if stop is None else parse_stop(str(stop)) if isinstance(stop, str | int) else stop,
+        selector=parse_selector(selector) if isinstance(selector, str) else selector,
+        params=sampling,
+        rule=parse_rule(rule) if isinstance(rule, str) else rule,
+        raw=raw,
+        template_args=template_args or {},
+        best=best,
+        signals=signals,
+    )
+    *_, last = stream(engine, request)
+    assert isinstance(last, Finished)
+    return last.result
 
 
-def stream(
-    engine: Engine, request: Request, watch: Callable[[Progress], None] = lambda progress: None
-) -> Iterator[Selection | str | Result]:
-    """Sample n prefixes and yield the Selection, then the winner's text piece by piece, at last the Result.
+def default_stop(params: SamplingParams) -> StopRule:
+    """The paper's stop position, or the end of answers that are shorter."""
+    return At(min(At().tokens, params.max_tokens))
 
-    The other n - 1 samples are dropped at the selection; the winner goes on from its own cache to its end, or to
-    `params.max_tokens`. Joined, the pieces are the result's text. `watch` is told of every token sampled.
+
+def stream(engine: Engine, request: Request) -> Iterator[Event]:
+    """Sample n prefixes, choose, and write the winner to its end: Progressed..., Selected, Text..., Finished.
+
+    The other samples are dropped before Selected is seen; the winner goes on from its own cache to its end, or to
+    `params.max_tokens`. Closing the iterator, or an exception, frees everything. Raises NadError for a vote that
+    failed.
     """
     tokens = engine.encode(request.prompt, request.raw, request.template_args)
-    group = engine.sample(tokens, request.n, request.params, Watched(request.stop, watch), request.rule)
-    begin = time.perf_counter()
-    choice = request.selector.choose(Consensus.of(group))
-    select_s = time.perf_counter() - begin
-    bare = replace(group, completions=tuple(replace(c, cache=None) for c in group.completions))
-    yield Selection(bare, choice)
-    begin = time.perf_counter()
-    winner = group.completions[choice.index]
-    finished = yield from _finish(engine, tokens, winner, request.params)
-    yield Result(
-        text=finished.text,
-        selected=choice.index,
-        selector=spec_of(request.selector, with_entry_points(SELECTORS, "nad.selectors")),
+    needs = request.selector.needs
+    rule = request.rule if "neurons" in needs else None
+    with engine.start(tokens, request.n, request.params, rule, request.signals or "signals" in needs) as rollout:
+        for progress in rollout.until(request.stop):
+            yield Progressed(progress, rollout.group)
+        group = rollout.group()
+        begin = time.perf_counter()
+        choice = request.selector.choose(_candidates(request, group))
+        select_s = time.perf_counter() - begin
+        kept = _ranked(choice, request.best)
+        rollout.keep(kept, capture=False)
+        yield Selected(group, choice)
+        begin = time.perf_counter()
+        yield from _texts(engine, rollout, group, kept, request.params.stop)
+        ended = {c.index: c for c in rollout.group().completions}
+        finished = [c if (c := group.completions[i]).finish_reason else ended[i] for i in kept]
+        continue_s = time.perf_counter() - begin
+    yield Finished(_result(engine, request, group, choice, finished, select_s, continue_s))
+
+
+def _candidates(request: Request, group: Group) -> Candidates:
+    """What the selector sees. Answers are read from the texts only where it votes on them."""
+    full = isinstance(request.stop, Never)
+    answers = None
+    if "answers" in request.selector.needs:
+        answers = ballots([extract_answer(c.text, last_number=True) for c in group.completions])
+    return Candidates.of(group.completions, full, answers)
+
+
+def _ranked(choice: Choice, best: int) -> list[int]:
+    """The chosen sample and the next best by score, best first."""
+    if choice.index is None:
+        raise NadError(f"no answer was chosen: {choice.note}; take more samples (-n) or another --selector")
+    order = [int(i) for i in np.argsort(-choice.scores, kind="stable") if i != choice.index]
+    return [choice.index, *order][:best]
+
+
+def _texts(engine: Engine, rollout: Rollout, group: Group, kept: Sequence[int], stop: Sequence[str]) -> Iterator[Text]:
+    """The kept samples' texts as they are written; what they have at the choice comes at once."""
+    streams = [TextStream(engine.decode, stop) for _ in kept]
+    shown = [len(group.completions[i].tokens) for i in kept]
+    pieces = [text.add(group.completions[i].tokens) for text, i in zip(streams, kept, strict=True)]
+    yield from _written(pieces)
+    for progress in rollout.until(Never()):
+        new = [progress.tokens[i][begin : progress.position] for i, begin in zip(kept, shown, strict=True)]
+        yield from _written([text.add(tokens) for text, tokens in zip(streams, new, strict=True)])
+        shown = [begin + len(tokens) for begin, tokens in zip(shown, new, strict=True)]
+    yield from _written([text.end() for text in streams])
+
+
+def _written(pieces: Sequence[str]) -> Iterator[Text]:
+    """The pieces of the answers by rank; those that complete no text are left out."""
+    return (Text(piece, rank) for rank, piece in enumerate(pieces) if piece)
+
+
+def _result(
+    engine: Engine,
+    request: Request,
+    group: Group,
+    choice: Choice,
+    finished: Sequence[Completion],
+    select_s: float,
+    continue_s: float,
+) -> Result:
+    return Result(
+        selected=finished[0].index,
+        selector=selector_spec(request.selector),
         stop_at=stop_label(request.stop),
         scores=tuple(float(score) for score in choice.scores),
-        group=bare,
-        completion=finished,
+        group=group,
+        completions=tuple(finished),
         model=engine.name,
         params=request.params,
         select_s=select_s,
-        continue_s=time.perf_counter() - begin,
-        notes=(*engine.notes, *_notes(request, bare, choice, finished)),
+        continue_s=continue_s,
+        notes=(*engine.notes, *_notes(request, group, choice, finished[0])),
     )
-
-
-def _finish(
-    engine: Engine, prompt_tokens: Sequence[int], winner: Completion, params: SamplingParams
-) -> Generator[str, None, Completion]:
-    """Yield the winner's text as it is written; return it finished."""
-    tokens = list(winner.tokens)
-    text = TextStream(engine.decode)
-    rest = engine.extend(prompt_tokens, winner, params)
-    yield text.add(winner.tokens)
-    for token in rest:
-        tokens.append(token)
-        yield text.add([token])
-    yield text.end()
-    reason = winner.finish_reason or ("stop" if tokens[-1] in engine.eos else "length")
-    return replace(winner, tokens=tuple(tokens), text=engine.decode(tokens), finish_reason=reason, cache=None)
 
 
 def _notes(request: Request, group: Group, choice: Choice, finished: Completion) -> Iterator[str]:

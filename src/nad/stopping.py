@@ -1,14 +1,12 @@
 """When sampling stops and the choice is made (section 4.2; docs/decisions/0008-stop-rules.md)."""
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
-import numpy as np
-
 from nad.errors import UsageError
-from nad.prefixes import PrefixCurve
+from nad.prefixes import Level, PrefixTree
 from nad.spec_grammar import parse_spec, spec_of
 
 CHUNK = 32
@@ -17,17 +15,39 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Progress:
-    """Where sampling stands: every unfinished sample has `position` tokens.
+    """Where sampling stands when every unfinished sample has `position` tokens.
 
-    `unfinished` rows of the batch carry `unfinished_samples` samples; `distinct` counts all prefixes that differ.
+    Of the `n` samples `unfinished` go on, and their prefixes are `unfinished_prefixes` different ones; `distinct`
+    counts all that differ, finished ones too. `computed` is the number of tokens computed for them so far.
+    `tokens` holds each sample's tokens by its index. They are the engine's own lists, to be read and not kept: a sample
+    may already have more than `position` of them.
     """
 
     n: int
     position: int
     distinct: int
     computed: int
-    unfinished_rows: int
-    unfinished_samples: int
+    unfinished: int
+    unfinished_prefixes: int
+    tokens: Mapping[int, Sequence[int]] = field(default_factory=dict, repr=False, compare=False)
+
+
+def progress_of(tree: PrefixTree) -> Iterator[Progress]:
+    """The positions the samples in the tree have reached since the last call, one after the other."""
+    for level in tree.levels():
+        yield _progress(level, tree)
+
+
+def _progress(level: Level, tree: PrefixTree) -> Progress:
+    return Progress(
+        n=len(tree.tokens),
+        position=level.position,
+        distinct=level.distinct,
+        computed=level.computed,
+        unfinished=level.unfinished,
+        unfinished_prefixes=level.unfinished_prefixes,
+        tokens=tree.tokens,
+    )
 
 
 @runtime_checkable
@@ -86,7 +106,7 @@ class Distinct:
         return None
 
     def reached(self, progress: Progress) -> bool:
-        return progress.position >= self.limit or progress.unfinished_rows == progress.unfinished_samples
+        return progress.position >= self.limit or progress.unfinished_prefixes == progress.unfinished
 
 
 @dataclass(frozen=True)
@@ -105,22 +125,6 @@ class Budget:
 
     def reached(self, progress: Progress) -> bool:
         return progress.computed >= (self.tokens or progress.n * CHUNK)
-
-
-@dataclass(frozen=True)
-class Watched:
-    """A stop rule that tells a watcher of every position it is asked about."""
-
-    rule: StopRule
-    watch: Callable[[Progress], None]
-
-    @property
-    def latest(self) -> int | None:
-        return self.rule.latest
-
-    def reached(self, progress: Progress) -> bool:
-        self.watch(progress)
-        return self.rule.reached(progress)
 
 
 STOP_RULES: Mapping[str, type[StopRule]] = {"at": At, "none": Never, "distinct": Distinct, "budget": Budget}
@@ -147,19 +151,14 @@ def stop_label(rule: StopRule) -> str:
     return str(rule.tokens) if isinstance(rule, At) else spec_of(rule, STOP_RULES)
 
 
-def stop_position(rule: StopRule, completions: Sequence[Sequence[int]], curve: PrefixCurve) -> int:
-    """The position, in tokens, at which `rule` stops these completions; the longest one's length at most."""
-    longest = len(curve.distinct)
+def stop_position(rule: StopRule, completions: Sequence[Sequence[int]]) -> int:
+    """The position, in tokens, at which `rule` stops these complete answers; the longest one's length at most."""
+    longest = max(map(len, completions))
     if isinstance(rule, Never):
         return longest
     if isinstance(rule, At):
         return min(rule.tokens, longest)
-    n = len(completions)
-    finished = np.bincount([len(c) for c in completions], minlength=longest + 1).cumsum()
-    finished_rows = np.bincount([len(c) for c in set(map(tuple, completions))], minlength=longest + 1).cumsum()
-    for position in range(1, longest):
-        distinct, computed = int(curve.distinct[position - 1]), int(curve.computed[position - 1])
-        rows = distinct - int(finished_rows[position])
-        if rule.reached(Progress(n, position, distinct, computed, rows, n - int(finished[position]))):
-            return position
-    return longest
+    tree = PrefixTree(len(completions))
+    for i, tokens in enumerate(completions):
+        tree.add(i, tokens, ended=True)
+    return next((p.position for p in progress_of(tree) if rule.reached(p)), longest)

@@ -1,8 +1,7 @@
 """The values that pass between the modules. All are frozen; none knows torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, UInt16
@@ -10,6 +9,7 @@ from jaxtyping import Float32, UInt16
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationSet
 from nad.prefixes import PrefixCurve, prefix_curve
+from nad.stopping import CHUNK
 
 
 @dataclass(frozen=True)
@@ -24,13 +24,15 @@ class Message:
 class SamplingParams:
     """How tokens are drawn. The defaults are the paper's (section 5.1); `temperature` 0 is greedy.
 
-    `max_tokens` bounds a completion, its stop token included.
+    `max_tokens` bounds a completion, its stop token included. A completion also ends with the token that completes
+    one of the texts in `stop`; its text then stands before that one.
     """
 
     temperature: float = 0.6
     top_p: float = 0.9
     max_tokens: int = 512
     seed: int = 0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not (self.temperature == 0 or 1e-6 <= self.temperature < float("inf")):
@@ -41,6 +43,8 @@ class SamplingParams:
             raise UsageError(f"max_tokens must be at least 1, got {self.max_tokens}")
         if not 0 <= self.seed < 2**64:
             raise UsageError(f"seed must be in [0, 2^64), got {self.seed}")
+        if not all(self.stop):
+            raise UsageError("a stop text must not be empty")
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +53,7 @@ class Signals:
 
     `logprob` of the emitted token and `entropy` in nats; `self_certainty` is KL(uniform || p) of Kang et al. 2025;
     `confidence` is minus the mean log-probability of the 20 most likely tokens (DeepConf, Fu et al. 2025);
-    `chunk_neurons` counts the unique neurons of each chunk of 32 tokens (Fig. 2).
+    `chunk_neurons` counts the unique neurons of each chunk of 32 tokens (Fig. 2), as far as they were captured.
     """
 
     logprob: Float32[np.ndarray, " tokens"]
@@ -58,22 +62,55 @@ class Signals:
     confidence: Float32[np.ndarray, " tokens"]
     chunk_neurons: UInt16[np.ndarray, " chunks"]
 
+    def prefix(self, tokens: int) -> "Signals":
+        """The signals of the first tokens. The neurons of a chunk that was cut are not known: it is left out."""
+        cut = tokens < len(self.logprob)
+        return Signals(
+            self.logprob[:tokens],
+            self.entropy[:tokens],
+            self.self_certainty[:tokens],
+            self.confidence[:tokens],
+            self.chunk_neurons[: tokens // CHUNK] if cut else self.chunk_neurons,
+        )
+
 
 @dataclass(frozen=True)
 class Completion:
-    """One sample: its tokens (a stop token included), its text, and the neurons it activated.
+    """One sample: its tokens (a stop token included), its text, and the neurons these tokens activated.
 
-    `finish_reason` is "stop" (an end-of-sequence token), "length" (max_tokens) or None: a prefix that can go on.
-    `cache` is the engine's own handle for going on without a second prefill; it is no part of the value.
+    `finish_reason` is "stop" (an end-of-sequence token, or a stop text), "length" (max_tokens) or None: a prefix that
+    can go on. `activations` is None where neurons were not captured for all of the tokens, `signals` where they were
+    not asked for. `text_end[t]` is the number of characters of the text that stand after token t; it is empty where
+    that is not known.
     """
 
     index: int
     tokens: tuple[int, ...]
     text: str
     finish_reason: str | None
-    activations: ActivationSet
+    activations: ActivationSet | None = None
     signals: Signals | None = None
-    cache: Any = field(default=None, repr=False, compare=False)
+    text_end: tuple[int, ...] = ()
+
+    def prefix(self, tokens: int) -> "Completion":
+        """The completion as it stood after `tokens` tokens, exactly; itself where it has no more than these.
+
+        Only the peaks of its neurons remain those of the whole completion. Raises ValueError for a text whose ends
+        are not known.
+        """
+        if tokens >= len(self.tokens):
+            return self
+        if self.text and not self.text_end:
+            raise ValueError(f"completion {self.index} does not know where its tokens end in its text")
+        return replace(
+            self,
+            tokens=self.tokens[:tokens],
+            text=self.text[: self.text_end[tokens - 1]] if self.text and tokens else "",
+            finish_reason=None,
+            activations=self.activations.prefix(tokens) if self.activations is not None else None,
+            signals=self.signals.prefix(tokens) if self.signals is not None else None,
+            text_end=self.text_end[:tokens],
+        )
 
 
 @dataclass(frozen=True)
@@ -109,15 +146,19 @@ class Group:
 
 @dataclass(frozen=True)
 class Result:
-    """The chosen completion, written to its end, and the group it was chosen from."""
+    """The chosen completion, written to its end, and the group it was chosen from.
 
-    text: str
+    `completions` are the best ranked ones, written to their ends, best first: the winner alone unless more were asked
+    for. Their neurons were captured up to the choice only, so they have `activations` where they had ended by then.
+    `scores` are the selector's, one for each completion of the group; larger is better.
+    """
+
     selected: int
     selector: str
     stop_at: str
     scores: tuple[float, ...]
     group: Group
-    completion: Completion
+    completions: tuple[Completion, ...]
     model: str
     params: SamplingParams
     select_s: float
@@ -125,6 +166,16 @@ class Result:
     notes: tuple[str, ...] = ()
 
     @property
+    def completion(self) -> Completion:
+        """The winner."""
+        return self.completions[0]
+
+    @property
+    def text(self) -> str:
+        return self.completion.text
+
+    @property
     def continued_tokens(self) -> int:
-        """Tokens the winner was continued by, after the selection."""
-        return len(self.completion.tokens) - len(self.group.completions[self.selected].tokens)
+        """Tokens the finished completions were continued by, after the selection."""
+        begun = (len(self.group.completions[c.index].tokens) for c in self.completions)
+        return sum(len(c.tokens) for c in self.completions) - sum(begun)

@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 
 import pytest
+from sampled import sampled
 
 import nad
 from nad.cli.main import main
@@ -48,7 +49,7 @@ def test_the_command_of_the_readme(capfd: pytest.CaptureFixture[str]) -> None:
 def test_sampled_and_scored_sets_are_the_same(engine: nad.Engine) -> None:
     prompt = engine.encode(PROMPT)
     rule = ActivationRule()
-    group = engine.sample(prompt, 3, SamplingParams(max_tokens=6), nad.At(6), rule)
+    group = sampled(engine, prompt, 3, SamplingParams(max_tokens=6), nad.At(6), rule)
     for completion in group.completions:
         assert engine.score(prompt, completion.tokens, rule).activations == completion.activations
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from oracle import Activated, activated, contributions
+from sampled import sampled
 from tiny import FAMILIES, LAYERS, NEURONS, VOCABULARY, tiny_engine, tiny_model
 
 from nad.neurons.activation import ActivationRule, ActivationSet
@@ -17,7 +18,7 @@ PROMPT = (257, 71, 68, 75, 75, 78, 258)
 K, PER_LAYER, CHUNK = 30, 16, 5
 RULES = {
     "top_k": ActivationRule(k=K, per_layer=PER_LAYER),
-    "threshold": ActivationRule(threshold="threshold", k=K, per_layer=PER_LAYER),
+    "eta": ActivationRule(keep="eta", k=K, per_layer=PER_LAYER),
     "chunk": ActivationRule(k=K, per_layer=PER_LAYER, per="chunk", chunk=CHUNK),
 }
 
@@ -41,14 +42,14 @@ def assert_equal(found: ActivationSet, oracle: Activated) -> None:
     np.testing.assert_array_max_ulp(found.peak, peaks, maxulp=1)
 
 
-def sampled(family: str, rule: str) -> Group:
-    return engine_of(family).sample(PROMPT, 6, SamplingParams(max_tokens=12), At(12), RULES[rule])
+def sampled_by(family: str, rule: str) -> Group:
+    return sampled(engine_of(family), PROMPT, 6, SamplingParams(max_tokens=12), At(12), RULES[rule])
 
 
 @pytest.mark.parametrize("rule", RULES)
 @pytest.mark.parametrize("family", FAMILIES)
 def test_sampled_sets_equal_the_oracle_on_the_emitted_tokens(family: str, rule: str) -> None:
-    group = sampled(family, rule)
+    group = sampled_by(family, rule)
     assert group.distinct > 1
     assert group.computed_tokens < group.sampled_tokens, "some prefix must be shared for the test to say something"
     for completion in group.completions:
@@ -74,28 +75,29 @@ def test_a_prompt_of_one_token(rule: str) -> None:
     tokens = (10, 20, 30)
     engine = engine_of()
     assert_equal(engine.score((5,), tokens, RULES[rule]).activations, expected("llama", tokens, rule, (5,)))
-    for sample in engine.sample((5,), 3, SamplingParams(max_tokens=4), At(4), RULES[rule]).completions:
+    for sample in sampled(engine, (5,), 3, SamplingParams(max_tokens=4), At(4), RULES[rule]).completions:
         assert_equal(sample.activations, expected("llama", sample.tokens, rule, (5,)))
 
 
 def test_texts_longer_than_one_piece_of_the_forward_pass(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nad.engines.transformers.engine._PREFILL_TOKENS", 8)
+    for module in ("engine", "decoder"):
+        monkeypatch.setattr(f"nad.engines.transformers.{module}.PREFILL_TOKENS", 8)
     prompt = tuple(np.random.default_rng(1).integers(0, 256, 21).tolist())
     tokens = tuple(np.random.default_rng(2).integers(0, 256, 13).tolist())
     engine = engine_of()
     for rule in RULES:
         assert_equal(engine.score(prompt, tokens, RULES[rule]).activations, expected("llama", tokens, rule, prompt))
-    group = engine.sample(prompt, 4, SamplingParams(max_tokens=6), At(6), RULES["top_k"])
+    group = sampled(engine, prompt, 4, SamplingParams(max_tokens=6), At(6), RULES["top_k"])
     for sample in group.completions:
         assert_equal(sample.activations, expected("llama", sample.tokens, "top_k", prompt))
 
 
 def test_scoring_in_small_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = {rule: sampled("llama", rule) for rule in RULES}
+    whole = {rule: sampled_by("llama", rule) for rule in RULES}
     monkeypatch.setattr("nad.engines.capture.recorder._GATE_BYTES", 1)
     monkeypatch.setattr("nad.engines.capture.recorder._SCORE_BYTES", 1)
     for rule, group in whole.items():
-        for one, other in zip(group.completions, sampled("llama", rule).completions, strict=True):
+        for one, other in zip(group.completions, sampled_by("llama", rule).completions, strict=True):
             assert one.tokens == other.tokens
             assert one.activations.neuron.tolist() == other.activations.neuron.tolist()
             assert one.activations.first_token.tolist() == other.activations.first_token.tolist()

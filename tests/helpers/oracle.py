@@ -90,7 +90,7 @@ def activated(scores: np.ndarray, rule: str, k: int, per_layer: int, chunk: int 
     """The neurons of one completion under `top_k`, `threshold` or `chunk`."""
     if rule == "chunk":
         return union(scores, _kept_per_chunk(scores, k, per_layer, chunk))
-    keep = {"top_k": kept_by_top_k, "threshold": kept_by_threshold}[rule]
+    keep = {"top_k": kept_by_top_k, "eta": kept_by_threshold}[rule]
     return union(scores, [keep(token, k, per_layer) for token in scores])
 
 

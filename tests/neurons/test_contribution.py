@@ -9,7 +9,7 @@ from hypothesis.extra.numpy import arrays
 from torch import Tensor
 
 from nad.errors import NadError
-from nad.neurons.contribution import contribution_scores, neuron_logits, strongest
+from nad.neurons.contribution import neuron_logits, strongest
 
 DOWN = torch.tensor([[1.0, 0.0, 2.0], [0.0, 1.0, -1.0]])
 """W_out of three neurons in two dimensions."""
@@ -23,11 +23,6 @@ def ranked(values: Tensor, indices: Tensor) -> list[list[tuple[float, int]]]:
 def test_what_a_unit_of_each_neuron_adds_to_a_tokens_logit() -> None:
     unembed = torch.tensor([[3.0, 4.0], [0.0, 1.0]])
     assert neuron_logits(DOWN, unembed).tolist() == [[3, 4, 2], [0, 1, -1]]
-
-
-def test_the_score_is_that_times_the_gate_with_its_sign() -> None:
-    gate = torch.tensor([[2.0, -1.0, 0.5]])
-    assert contribution_scores(gate, DOWN, torch.tensor([[3.0, 4.0]])).tolist() == [[6, -4, 1]]
 
 
 def test_the_largest_of_each_layer_and_of_those_the_k_largest() -> None:

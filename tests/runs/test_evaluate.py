@@ -16,12 +16,12 @@ from tiny import tiny_engine
 from nad.errors import NadError, UsageError
 from nad.runs.evaluate import EvalProgress, Settings, evaluate, problem_seed
 from nad.runs.grading_process import graded
-from nad.runs.text_ends import Spans
-from nad.stopping import At
 from nad.runs.store import PARTS, PENDING, RunStore, open_run
+from nad.runs.text_ends import Spans
+from nad.runs.universal_self_consistency import named_response
+from nad.stopping import At
 from nad.tasks import Problem, load_task
 from nad.types import SamplingParams
-from nad.runs.universal_self_consistency import named_response
 
 SETTINGS = Settings(n=5, params=SamplingParams(max_tokens=64))
 

@@ -6,16 +6,17 @@ from pathlib import Path
 
 import pytest
 from planted import END, PlantedEngine, PlantedTask, manifest, record, sample
+from sampled import sampled
 
 from nad.decoding import Request, stream
 from nad.engines import load_engine
-from nad.runs.replay_engine import ReplayEngine
 from nad.errors import UsageError
 from nad.runs.evaluate import Settings, evaluate
 from nad.runs.records import MemoryRun
+from nad.runs.replay_engine import ReplayEngine
+from nad.runs.store import RunStore
 from nad.selection.selectors import MinAct
 from nad.stopping import At, Never
-from nad.runs.store import RunStore
 from nad.types import SamplingParams
 
 PARAMS = SamplingParams(max_tokens=64)
@@ -34,7 +35,7 @@ def test_a_prompt_is_named_by_its_text_or_its_problem() -> None:
 
 
 def test_samples_are_cut_where_the_stop_says() -> None:
-    group = ReplayEngine(RUN).sample((5, 6, 2), 2, PARAMS, At(2), RUN.manifest.rule, signals=True)
+    group = sampled(ReplayEngine(RUN), (5, 6, 2), 2, PARAMS, At(2), RUN.manifest.rule, signals=True)
     first, second = group.completions
     assert (first.tokens, first.text, first.finish_reason) == ((4, 2), "4 2", None)
     assert (second.tokens, second.text) == ((4, 3), "4 3")
@@ -45,7 +46,7 @@ def test_samples_are_cut_where_the_stop_says() -> None:
 
 
 def test_full_samples_are_the_recorded_ones() -> None:
-    group = ReplayEngine(RUN).sample((5, 6, 2), 2, PARAMS, Never(), RUN.manifest.rule)
+    group = sampled(ReplayEngine(RUN), (5, 6, 2), 2, PARAMS, Never(), RUN.manifest.rule)
     for replayed, recorded in zip(group.completions, RUN.problems[0].samples, strict=True):
         assert replayed == replace(recorded.completion, signals=None)
 
@@ -78,7 +79,7 @@ def test_a_run_of_prefixes_has_no_ends_to_write() -> None:
 )
 def test_what_was_not_recorded_is_refused(params: SamplingParams, n: int, message: str) -> None:
     with pytest.raises(UsageError, match=message):
-        ReplayEngine(RUN).sample((5, 6, 2), n, params, Never(), None)
+        sampled(ReplayEngine(RUN), (5, 6, 2), n, params, Never(), None)
 
 
 def test_new_texts_cannot_be_read() -> None:

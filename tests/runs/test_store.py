@@ -12,8 +12,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from planted import manifest, record, sample
 
-from nad.neurons.activation import activation_set
 from nad.errors import NadError, UsageError
+from nad.neurons.activation import activation_set
 from nad.runs.parquet import SCHEMA, pack, unpack
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.runs.store import PARTS, PENDING, DamagedPart, RunStore, open_run

@@ -165,7 +165,7 @@ def _chunks(samples: Iterable[GradedSample]) -> Float32[np.ndarray, "c 3"]:
 
 
 def _text_ends(samples: Iterable[GradedSample], positions: Int[np.ndarray, " p"]) -> Int[np.ndarray, "p n"] | None:
-    ends = [np.array(s.text_end) for s in samples]
+    ends = [np.array(s.completion.text_end) for s in samples]
     if any(len(end) == 0 for end in ends):
         return None
     return np.stack([end[np.minimum(positions, len(end)) - 1] for end in ends], axis=1)

@@ -1,18 +1,61 @@
-"""The contract of everything that runs a model."""
+"""The contract of everything that runs a model: an Engine starts rollouts, a Rollout owns its samples."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
 
 from nad.neurons.activation import ActivationRule
-from nad.stopping import StopRule
+from nad.stopping import Progress, StopRule
 from nad.types import Completion, Group, Message, SamplingParams
+
+
+@dataclass(frozen=True)
+class LoadOptions:
+    """How a model is loaded. `report` is called with a line before each slow step.
+
+    `device` and `dtype` "auto" follow the hardware; `tokenizer` comes with a model that is loaded already; `fast_cpu`
+    allows the decoding step written for CPUs, by default for every model but such a one, whose modules may have hooks
+    of their owner's; `arguments` are the engine's own (`--engine-arg`).
+    """
+
+    device: str = "auto"
+    dtype: str = "auto"
+    tokenizer: Any = None
+    fast_cpu: bool | None = None
+    arguments: Mapping[str, str] = field(default_factory=dict)
+    report: Callable[[str], None] = lambda text: None
+
+
+@runtime_checkable
+class Rollout(AbstractContextManager["Rollout"], Protocol):
+    """n samples of one prompt under way, and everything they hold: rows, caches, requests.
+
+    Leaving the `with` frees all of it, on any path. A rollout is used by one thread at a time.
+    """
+
+    def until(self, stop: StopRule) -> Iterator[Progress]:
+        """Sample on until the stop rule is reached or every sample has ended; yields each position on the way.
+
+        A rule that is reached already yields nothing. Closing the iterator early leaves the samples as they stand.
+        """
+
+    def group(self) -> Group:
+        """The samples as they stand, cut exactly at the position the last `until` stopped at."""
+
+    def keep(self, samples: Sequence[int], capture: bool = True) -> None:
+        """Drop all samples but these (by their index) and free what they hold, now.
+
+        With `capture` False no neurons are recorded from now on, and those of samples that go on are left out.
+        """
 
 
 @runtime_checkable
 class Engine(Protocol):
     """Samples completions of a prompt together with the neurons they activate.
 
-    Token ids are the model's. Methods raise UsageError on a call that cannot be served, NadError on failure.
+    Token ids are the model's. Methods raise UsageError on a call that cannot be served, NadError on failure. They may
+    be called from any thread.
     """
 
     @property
@@ -47,6 +90,10 @@ class Engine(Protocol):
     def eos(self) -> frozenset[int]:
         """The tokens that end a completion."""
 
+    @property
+    def rollouts(self) -> int:
+        """How many rollouts may be open at once; one `start` more waits for another to end."""
+
     def encode(
         self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
     ) -> tuple[int, ...]:
@@ -58,19 +105,18 @@ class Engine(Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """The text of these tokens, special tokens left out."""
 
-    def sample(
+    def start(
         self,
         prompt_tokens: Sequence[int],
         n: int,
         params: SamplingParams,
-        stop: StopRule,
         rule: ActivationRule | None,
         signals: bool = False,
-    ) -> Group:
-        """n completions, cut where `stop` says; `rule` None captures nothing, `signals` adds their Signals."""
+    ) -> Rollout:
+        """Begin n samples of the prompt; `rule` None captures no neurons, `signals` adds the Signals.
 
-    def extend(self, prompt_tokens: Sequence[int], completion: Completion, params: SamplingParams) -> Iterator[int]:
-        """The tokens that come after an unfinished completion, up to a stop token or max_tokens."""
+        Sample i depends on (seed, i) alone, as far as the engine can promise it.
+        """
 
     def score(
         self,
@@ -80,3 +126,6 @@ class Engine(Protocol):
         signals: bool = False,
     ) -> Completion:
         """The completion with the neurons it activates, read in one pass."""
+
+    def close(self) -> None:
+        """Free what the engine holds beyond the life of Python's objects (processes, requests)."""

@@ -7,32 +7,43 @@ import numpy as np
 from jaxtyping import Float16, Int, UInt32
 
 from nad.errors import UsageError
+from nad.spec_grammar import parse_spec
 
 
 @dataclass(frozen=True)
 class ActivationRule:
     """Which scores of Eq. 1 count as an activation (Eqs. 2, 5 and 6; docs/decisions/0002-token-threshold.md).
 
-    `top_k` keeps the `per_layer` largest scores of every layer and the `k` largest of those.
-    `threshold` is the literal Eq. 2: every neuron whose score reaches the smallest of those k.
+    `keep` "top_k" keeps the `per_layer` largest scores of every layer and the `k` largest of those; "eta" is the
+    literal Eq. 2: every neuron whose score reaches the smallest of those k.
     `per` says over what the k largest are taken: each token, or each chunk of `chunk` tokens.
     """
 
-    threshold: Literal["top_k", "threshold"] = "top_k"
+    keep: Literal["top_k", "eta"] = "top_k"
     k: int = 500
     per_layer: int = 64
     per: Literal["token", "chunk"] = "token"
     chunk: int = 32
 
     def __post_init__(self) -> None:
-        for name, allowed in (("threshold", ("top_k", "threshold")), ("per", ("token", "chunk"))):
+        for name, allowed in (("keep", ("top_k", "eta")), ("per", ("token", "chunk"))):
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name}={getattr(self, name)!r} is unknown; allowed: {', '.join(allowed)}")
         for name in ("k", "per_layer", "chunk"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
-        if self.per == "chunk" and self.threshold == "threshold":
-            raise UsageError("threshold=threshold is defined per token only; use per=token, or threshold=top_k")
+        if self.per == "chunk" and self.keep == "eta":
+            raise UsageError("keep=eta is defined per token only; use per=token, or keep=top_k")
+
+
+def parse_rule(spec: str) -> ActivationRule:
+    """`top_k`, `top_k:k=200,per=chunk`, `eta`, `eta:k=500`: how the scores that count are kept, and its parameters."""
+    keep, _, rest = spec.partition(":")
+    if keep not in ("top_k", "eta"):
+        raise UsageError(f"unknown activation rule {keep!r}; allowed: top_k, eta")
+    if rest and "=" not in rest.partition(",")[0]:
+        rest = f"k={rest}"
+    return parse_spec(f"{keep}:keep={keep},{rest}", {keep: ActivationRule}, "activation rule")
 
 
 @dataclass(frozen=True, eq=False)

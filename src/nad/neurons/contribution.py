@@ -14,22 +14,11 @@ def neuron_logits(
 ) -> Float[Tensor, "tokens neurons"]:
     """What one unit of each neuron adds to a token's logit: the rows y_j of W_u W_out (Eq. 1), for one layer.
 
-    It depends on the token alone. `unembed` holds the rows y_j of W_u; no norm lies between the two. The
-    result goes into `out`, if given.
+    It depends on the token alone. `unembed` holds the rows y_j of W_u; no norm lies between the two. Times the gates
+    act(x W_g) of the position that emitted y_j it is the neuron's signed push on the logit. The result goes into
+    `out`, if given.
     """
     return torch.mm(unembed, down_proj, out=out)
-
-
-def contribution_scores(
-    gate: Float[Tensor, "tokens neurons"],
-    down_proj: Float[Tensor, "hidden neurons"],
-    unembed: Float[Tensor, "tokens hidden"],
-) -> Float[Tensor, "tokens neurons"]:
-    """Each neuron's push on the logit of the emitted token y_j (Eq. 1), signed, for one layer.
-
-    `gate` is act(x W_g) at the step that emitted y_j; `unembed` holds the rows y_j of W_u.
-    """
-    return neuron_logits(down_proj, unembed) * gate
 
 
 def strongest(

@@ -10,18 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 
-from nad.neurons.activation import ActivationRule
 from nad.engines.base import Engine
 from nad.errors import NadError, UsageError
-from nad.runs.grading_process import grader_of
 from nad.grading.answers import THINKING
+from nad.neurons.activation import ActivationRule
+from nad.runs.grading_process import grader_of
 from nad.runs.records import GradedSample, Manifest, ProblemRecord
-from nad.runs.text_ends import Spans
-from nad.stopping import Never, Progress, StopRule, Watched, check_reachable, stop_label
 from nad.runs.store import PARTS, PENDING, RunStore
+from nad.runs.text_ends import Spans
+from nad.runs.universal_self_consistency import most_consistent
+from nad.stopping import Never, Progress, StopRule, check_reachable, stop_label
 from nad.tasks.base import Problem, Task
 from nad.types import Message, SamplingParams
-from nad.runs.universal_self_consistency import most_consistent
 
 _NOT_SETTINGS = ("versions", "hardware", "created", "command")
 """What may differ between the sittings of one run: where and when, not what."""
@@ -115,12 +115,13 @@ def sample_problem(
     messages = [Message("system", settings.system), Message("user", prompt)] if settings.system else prompt
     tokens = engine.encode(messages, settings.raw, settings.template_args)
     params = replace(settings.params, seed=problem_seed(settings.params.seed, problem.id))
-    stop = Watched(settings.stop, watch)
-    group = engine.sample(tokens, settings.n, params, stop, settings.rule, signals=True)
+    with engine.start(tokens, settings.n, params, settings.rule, signals=True) as rollout:
+        for progress in rollout.until(settings.stop):
+            watch(progress)
+        group = rollout.group()
     seconds = (group.sample_s + group.capture_s) / settings.n
     samples = [
-        GradedSample(replace(c, cache=None), None, None, seconds, spans.ends(c.tokens, c.text))
-        for c in group.completions
+        GradedSample(replace(c, text_end=spans.ends(c.tokens, c.text)), None, None, seconds) for c in group.completions
     ]
     consistent = most_consistent(engine, prompt, group, settings.template_args) if settings.consistency else None
     return ProblemRecord(

@@ -14,8 +14,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from nad.neurons.activation import ActivationSet
 from nad.errors import NadError
+from nad.neurons.activation import ActivationSet
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.types import Completion, Signals
 
@@ -79,6 +79,9 @@ def pack(record: ProblemRecord) -> bytes:
 def _columns(record: ProblemRecord) -> dict[str, pa.Array | list]:
     samples, n = record.samples, len(record.samples)
     completions = [s.completion for s in samples]
+    activations = [c.activations for c in completions if c.activations is not None]
+    if len(activations) < n:
+        raise NadError(f"problem {record.problem} has samples without their neurons, which no run can hold")
     signals = {name: [getattr(c.signals, name) if c.signals else None for c in completions] for name in _SIGNALS}
     return {
         "problem": [record.problem] * n,
@@ -92,15 +95,15 @@ def _columns(record: ProblemRecord) -> dict[str, pa.Array | list]:
         "tokens": _lists("tokens", [np.array(c.tokens, np.int32) for c in completions]),
         # A lone half of a surrogate pair can stand in no file; models write such text only by accident.
         "text": [c.text.encode("utf-8", "replace").decode() for c in completions],
-        "text_end": _lists("text_end", [np.array(s.text_end, np.int32) for s in samples]),
+        "text_end": _lists("text_end", [np.array(c.text_end, np.int32) for c in completions]),
         "finish_reason": [c.finish_reason for c in completions],
         "answer": [s.answer for s in samples],
         "correct": [s.correct for s in samples],
         "seconds": [s.seconds for s in samples],
         **signals,
-        "neuron": _lists("neuron", [c.activations.neuron for c in completions]),
-        "first_token": _lists("first_token", [c.activations.first_token for c in completions]),
-        "peak": _lists("peak", [c.activations.peak.astype(np.float32) for c in completions]),
+        "neuron": _lists("neuron", [a.neuron for a in activations]),
+        "first_token": _lists("first_token", [a.first_token for a in activations]),
+        "peak": _lists("peak", [a.peak.astype(np.float32) for a in activations]),
     }
 
 
@@ -157,6 +160,12 @@ def _sample(row: dict) -> GradedSample:
     signals = None if row["logprob"] is None else Signals(*(row[name] for name in _SIGNALS))
     neurons = ActivationSet(row["neuron"], row["first_token"], row["peak"].astype(np.float16))
     completion = Completion(
-        row["sample"], tuple(row["tokens"].tolist()), row["text"], row["finish_reason"], neurons, signals
+        row["sample"],
+        tuple(row["tokens"].tolist()),
+        row["text"],
+        row["finish_reason"],
+        neurons,
+        signals,
+        tuple(row["text_end"].tolist()),
     )
-    return GradedSample(completion, row["answer"], row["correct"], row["seconds"], tuple(row["text_end"].tolist()))
+    return GradedSample(completion, row["answer"], row["correct"], row["seconds"])

@@ -48,15 +48,13 @@ class GradedSample:
     """One completion and its grade.
 
     `answer` is what it votes for (None: no answer could be extracted, or the task has none); `correct` is None when
-    it was not graded, which is not the same as wrong. `seconds` is its share of the group's time. `text_end[t]` is the
-    number of characters of the text that stand after token t, so that the text of every prefix is known.
+    it was not graded, which is not the same as wrong. `seconds` is its share of the group's time.
     """
 
     completion: Completion
     answer: str | None
     correct: bool | None
     seconds: float
-    text_end: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,20 @@
 """A recorded run served as an engine: tests, docs and demos without a model."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from types import TracebackType
 
 import numpy as np
 
-from nad.neurons.activation import ActivationRule, activation_set
+from nad.engines.base import LoadOptions
 from nad.errors import UsageError
 from nad.grading.answers import THINKING
-from nad.stopping import stop_position
-from nad.prefixes import prefix_curve
-from nad.runs.records import GradedSample, ProblemRecord, Run
-from nad.stopping import CHUNK, StopRule
+from nad.neurons.activation import ActivationRule
+from nad.prefixes import PrefixTree
+from nad.runs.records import ProblemRecord, Run
 from nad.runs.store import open_run
-from nad.types import Completion, Group, Message, SamplingParams, Signals
-
-_NOTHING = activation_set(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
+from nad.stopping import Progress, StopRule, progress_of
+from nad.types import Completion, Group, Message, SamplingParams
 
 
 class ReplayEngine:
@@ -25,6 +24,8 @@ class ReplayEngine:
     """
 
     kind = "replay"
+    rollouts = 1_000
+    """A record is read, not computed: any number may be open."""
 
     def __init__(self, run: Run) -> None:
         manifest = run.manifest
@@ -38,7 +39,7 @@ class ReplayEngine:
         ended = (s.completion for r in records for s in r.samples if s.completion.finish_reason == "stop")
         self.eos = frozenset(c.tokens[-1] for c in ended)
         self._samples = [s for r in records for s in r.samples]
-        # All completions in one array, -1 behind each, to find tokens in.
+        # All completions in one array, -1 after each, to find tokens in.
         texts = [np.array([*s.completion.tokens, -1]) for s in self._samples]
         self._stream = np.concatenate([*texts, np.array([-1])])
         self._starts = np.cumsum([0, *(len(text) for text in texts[:-1])])
@@ -79,47 +80,31 @@ class ReplayEngine:
             if np.array_equal(self._stream[start : start + len(wanted)], wanted):
                 number = int(np.searchsorted(self._starts, start, side="right")) - 1
                 first = int(start - self._starts[number])
-                sample = self._samples[number]
-                return _text(sample, first + len(wanted))[len(_text(sample, first)) :]
+                whole = self._samples[number].completion
+                return whole.prefix(first + len(wanted)).text[len(whole.prefix(first).text) :]
         if len(tokens) > 1:
             return "".join(self.decode([token]) for token in tokens)
         raise UsageError(f"token {tokens[0]} stands in no recorded completion; a replay has no tokenizer")
 
-    def sample(
+    def start(
         self,
         prompt_tokens: Sequence[int],
         n: int,
         params: SamplingParams,
-        stop: StopRule,
         rule: ActivationRule | None,
         signals: bool = False,
-    ) -> Group:
+    ) -> "ReplayRollout":
         record = self._record(prompt_tokens)
         if n > len(record.samples):
             raise UsageError(f"the recorded run has {len(record.samples)} samples a problem, not {n}; lower -n")
         recorded = self._manifest.params
-        seeds = (recorded.seed, record.seed)  # a run's own seed, or the one its problem got from it
-        for name in ("temperature", "top_p", "max_tokens"):
+        for name in ("temperature", "top_p", "max_tokens", "stop"):
             self._check(name, getattr(params, name), getattr(recorded, name))
-        if params.seed not in seeds:
+        if params.seed != record.seed:  # a run's own seed, or the one its problem got from it
             self._check("seed", params.seed, recorded.seed)
         if rule is not None:
             self._check("activation", rule, self._manifest.rule)
-        samples = record.samples[:n]
-        tokens = [s.completion.tokens for s in samples]
-        curve = prefix_curve(tokens)
-        position = stop_position(stop, tokens, curve)
-        cut = tuple(_cut(s, position, rule is not None, signals) for s in samples)
-        return Group(record.prompt_tokens, cut, int(curve.computed[position - 1]), sum(s.seconds for s in samples))
-
-    def extend(self, prompt_tokens: Sequence[int], completion: Completion, params: SamplingParams) -> Iterator[int]:
-        if completion.finish_reason is not None:
-            return iter(())
-        recorded = self._record(prompt_tokens).samples[completion.index].completion
-        if recorded.finish_reason is None:
-            stop = self._manifest.stop_at
-            raise UsageError(f"the run was recorded with --stop-at {stop}: it does not hold the answers' ends")
-        return iter(recorded.tokens[len(completion.tokens) :])
+        return ReplayRollout(record, n, rule is not None, signals, self._manifest.stop_at)
 
     def score(
         self,
@@ -131,8 +116,11 @@ class ReplayEngine:
         self._check("activation", rule, self._manifest.rule)
         for sample in self._record(prompt_tokens).samples:
             if sample.completion.tokens == tuple(completion_tokens):
-                return replace(_cut(sample, len(completion_tokens), True, signals), index=0)
+                return replace(_told(sample.completion, True, signals), index=0)
         raise UsageError("the recorded run has no such completion; a replay cannot read new texts")
+
+    def close(self) -> None:
+        """Nothing is held."""
 
     def _record(self, prompt_tokens: Sequence[int]) -> ProblemRecord:
         if tuple(prompt_tokens) not in self._by_tokens:
@@ -144,45 +132,70 @@ class ReplayEngine:
             raise UsageError(f"the run was recorded with {name} {recorded!r}, not {asked!r}; ask for what it holds")
 
 
-def _text(sample: GradedSample, tokens: int) -> str:
-    if tokens == 0:
-        return ""
-    if tokens >= len(sample.completion.tokens):
-        return sample.completion.text
-    return sample.completion.text[: sample.text_end[tokens - 1]]
+class ReplayRollout:
+    """A record's first n samples, token by token as if they were written now."""
+
+    def __init__(self, record: ProblemRecord, n: int, capture: bool, signals: bool, recorded_stop: str) -> None:
+        self._record, self._with_signals, self._recorded_stop = record, signals, recorded_stop
+        self._samples = {s.completion.index: s for s in record.samples[:n]}
+        self._capture = dict.fromkeys(self._samples, capture)
+        self._tree = PrefixTree(n)
+        for i, sample in self._samples.items():
+            self._tree.add(i, sample.completion.tokens, ended=True)
+        self._progress: Progress | None = None
+
+    def __enter__(self) -> "ReplayRollout":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+    def until(self, stop: StopRule) -> Iterator[Progress]:
+        if self._progress is not None and stop.reached(self._progress):
+            return
+        for progress in progress_of(self._tree):
+            self._progress = progress
+            yield progress
+            if stop.reached(progress):
+                return
+        if any(self._samples[i].completion.finish_reason is None for i in self._tree.tokens):
+            raise UsageError(
+                f"the run was recorded with --stop-at {self._recorded_stop}: it does not hold the answers' ends"
+            )
+
+    def keep(self, samples: Sequence[int], capture: bool = True) -> None:
+        self._tree.keep(samples)
+        if not capture:
+            position = self._tree.position
+            for i in samples:
+                self._capture[i] &= len(self._samples[i].completion.tokens) <= position
+
+    def group(self) -> Group:
+        position = self._tree.position
+        kept = [self._samples[i] for i in self._tree.tokens]
+        completions = tuple(
+            _told(s.completion.prefix(position), self._capture[s.completion.index], self._with_signals) for s in kept
+        )
+        return Group(self._record.prompt_tokens, completions, self._tree.computed, sum(s.seconds for s in kept))
 
 
-def _cut(sample: GradedSample, position: int, capture: bool, signals: bool) -> Completion:
-    """The sample as it stood at this position."""
-    whole = sample.completion
-    unfinished = position < len(whole.tokens)
+def _told(completion: Completion, capture: bool, signals: bool) -> Completion:
+    """The completion with what was asked for."""
     return replace(
-        whole,
-        tokens=whole.tokens[:position],
-        text=_text(sample, position),
-        finish_reason=None if unfinished else whole.finish_reason,
-        activations=whole.activations.prefix(position) if capture else _NOTHING,
-        signals=_cut_signals(whole.signals, position, unfinished) if signals and whole.signals else None,
+        completion,
+        activations=completion.activations if capture else None,
+        signals=completion.signals if signals else None,
     )
 
 
-def _cut_signals(whole: Signals, position: int, unfinished: bool) -> Signals:
-    """Signals of the first tokens; the neurons of a chunk that was cut are not known, so it is left out."""
-    chunks = position // CHUNK if unfinished else len(whole.chunk_neurons)
-    return Signals(
-        whole.logprob[:position],
-        whole.entropy[:position],
-        whole.self_certainty[:position],
-        whole.confidence[:position],
-        whole.chunk_neurons[:chunks],
-    )
-
-
-def load_replay(
-    model: str | None, device: str = "auto", dtype: str = "auto", report: Callable[[str], None] = lambda text: None
-) -> ReplayEngine:
+def load_replay(model: str | None, options: LoadOptions) -> ReplayEngine:
     """The run at `model`, a path or an address. Raises UsageError where there is none."""
     if model is None:
         raise UsageError("the replay engine needs a recorded run: --model RUN")
-    report("reading the run")
+    options.report("reading the run")
     return ReplayEngine(open_run(model, partial=True))

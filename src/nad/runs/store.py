@@ -19,8 +19,8 @@ from typing import Any
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from nad.neurons.activation import ActivationRule
 from nad.errors import NadError, UsageError
+from nad.neurons.activation import ActivationRule
 from nad.runs.parquet import SCHEMA_VERSION, pack, unpack, unpack_grades
 from nad.runs.records import Manifest, ProblemRecord
 from nad.types import SamplingParams

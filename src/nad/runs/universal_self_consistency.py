@@ -28,7 +28,10 @@ def most_consistent(engine: Engine, question: str, group: Group, template_args: 
     tokens = engine.encode(asked, False, template_args)
     greedy = SamplingParams(temperature=0, max_tokens=_REPLY_TOKENS)
     try:
-        reply = engine.sample(tokens, 1, greedy, Never(), None).completions[0].text
+        with engine.start(tokens, 1, greedy, None) as rollout:
+            for _ in rollout.until(Never()):
+                pass
+            reply = rollout.group().completions[0].text
     except UsageError:  # longer than the context window
         return None
     return named_response(reply, len(group.completions))

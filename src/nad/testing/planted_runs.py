@@ -52,7 +52,7 @@ def planted_problem(name: str, samples: Sequence[PlantedSample]) -> ProblemRecor
         tokens=max(s.tokens for s in samples),
     )
     graded = tuple(
-        GradedSample(_completion(i, sample, layout), sample.answer, sample.correct, 1.0, _text_end(sample))
+        GradedSample(_completion(i, sample, layout), sample.answer, sample.correct, 1.0)
         for i, sample in enumerate(samples)
     )
     group = ProblemRecord(name, _PROMPT, graded, 0).group

@@ -27,13 +27,13 @@ def recorded(dtype: torch.dtype, rule: ActivationRule, activated: bool) -> list[
     return recorder.finish()[0]
 
 
-@pytest.mark.parametrize("threshold", ["top_k", "threshold"])
+@pytest.mark.parametrize("keep", ["top_k", "eta"])
 @pytest.mark.parametrize("per_layer", [1, 7, 64])
 @pytest.mark.parametrize("pairs", [1, 3, 5])
 def test_parts_of_any_size_give_the_same_sets(
-    threshold: str, per_layer: int, pairs: int, monkeypatch: pytest.MonkeyPatch
+    keep: str, per_layer: int, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rule = ActivationRule(threshold=threshold, k=50, per_layer=per_layer)  # type: ignore[arg-type]
+    rule = ActivationRule(keep=keep, k=50, per_layer=per_layer)  # type: ignore[arg-type]
     whole = recorded(torch.float64, rule, activated=True)
     monkeypatch.setattr("nad.engines.capture.recorder._SCORE_BYTES", pairs * LAYERS * NEURONS * 8)
     assert recorded(torch.float64, rule, activated=True) == whole

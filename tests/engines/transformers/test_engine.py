@@ -8,12 +8,13 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from sampled import continued, sampled
 from tiny import END, NEURONS, VOCABULARY, WINDOW, Family, built, tiny_config, tiny_engine, tiny_model, tiny_tokenizer
 from transformers import GPT2Config, MixtralConfig, PretrainedConfig, Qwen2MoeConfig
 
 from nad.engines import load_engine
+from nad.engines.transformers.decoder import Forward, State
 from nad.engines.transformers.engine import TransformersEngine
-from nad.engines.transformers.shared_prompt import SharedPromptCache
 from nad.engines.transformers.token_draws import uniforms
 from nad.errors import NadError, UsageError
 from nad.neurons.activation import ActivationRule
@@ -57,7 +58,7 @@ def stock_tokens(sample: int, params: SamplingParams) -> list[int]:
 
 
 def test_tokens_are_those_of_a_plain_loop_over_the_stock_model() -> None:
-    group = exact().sample(PROMPT, 5, PARAMS, Never(), None)
+    group = sampled(exact(), PROMPT, 5, PARAMS, Never(), None)
     for completion in group.completions:
         assert list(completion.tokens) == stock_tokens(completion.index, PARAMS)
 
@@ -65,7 +66,7 @@ def test_tokens_are_those_of_a_plain_loop_over_the_stock_model() -> None:
 @pytest.mark.parametrize("family", ["llama", "gemma2", "phi3"])
 def test_sharing_prefixes_changes_neither_tokens_nor_sets(family: str) -> None:
     with_, without = (
-        engine_of(family, torch.float64, share).sample(PROMPT, 8, PARAMS, At(10), RULE) for share in (True, False)
+        sampled(engine_of(family, torch.float64, share), PROMPT, 8, PARAMS, At(10), RULE) for share in (True, False)
     )
     assert with_.computed_tokens < without.computed_tokens == without.sampled_tokens
     assert with_.computed_tokens == with_.prefixes.computed[-1]
@@ -74,14 +75,14 @@ def test_sharing_prefixes_changes_neither_tokens_nor_sets(family: str) -> None:
 
 
 def test_a_sample_does_not_depend_on_how_many_there_are() -> None:
-    four, sixteen = (exact().sample(PROMPT, n, PARAMS, At(10), RULE) for n in (4, 16))
+    four, sixteen = (sampled(exact(), PROMPT, n, PARAMS, At(10), RULE) for n in (4, 16))
     for one, other in zip(four.completions, sixteen.completions, strict=False):
         assert_same_samples(one, other)
 
 
 def test_the_seed_decides() -> None:
     tokens = [
-        [c.tokens for c in exact().sample(PROMPT, 4, replace(PARAMS, seed=seed), At(8), None).completions]
+        [c.tokens for c in sampled(exact(), PROMPT, 4, replace(PARAMS, seed=seed), At(8), None).completions]
         for seed in (1, 1, 2, 2**64 - 1)
     ]
     assert tokens[0] == tokens[1]
@@ -90,36 +91,27 @@ def test_the_seed_decides() -> None:
 
 @pytest.mark.parametrize("stop", [1, 5])
 def test_continued_samples_equal_those_that_never_stopped(stop: int) -> None:
-    full = exact().sample(PROMPT, 4, PARAMS, Never(), RULE)
-    group = exact().sample(PROMPT, 4, PARAMS, At(stop), RULE)
+    full = sampled(exact(), PROMPT, 4, PARAMS, Never(), RULE)
+    group = sampled(exact(), PROMPT, 4, PARAMS, At(stop), RULE)
     for prefix, whole in zip(group.completions, full.completions, strict=True):
         assert prefix.tokens == whole.tokens[:stop]
         assert prefix.finish_reason is None
         assert prefix.activations.neuron.tolist() == whole.activations.prefix(stop).neuron.tolist()
-        for completion in (prefix, replace(prefix, cache=None), prefix):
-            assert [*prefix.tokens, *exact().extend(PROMPT, completion, PARAMS)] == list(whole.tokens)
-
-
-def test_nothing_comes_after_a_finished_completion_nor_past_max_tokens() -> None:
-    whole = exact().sample(PROMPT, 2, PARAMS, Never(), None).completions[0]
-    assert list(exact().extend(PROMPT, whole, PARAMS)) == []
-    prefix = exact().sample(PROMPT, 2, PARAMS, At(5), None).completions[0]
-    assert list(exact().extend(PROMPT, prefix, replace(PARAMS, max_tokens=5))) == []
-    assert len(list(exact().extend(PROMPT, prefix, replace(PARAMS, max_tokens=7)))) == 2
+        assert continued(exact(), PROMPT, 4, PARAMS, At(stop), whole.index).tokens == whole.tokens
 
 
 def test_every_stop_token_ends_a_sample_and_finished_samples_leave() -> None:
     engine = tiny_engine("llama", torch.float64, eos=MANY_ENDS)
     assert engine.eos == frozenset(MANY_ENDS)
     widths: list[int] = []
-    decode_step = engine.decode_step
+    step = engine._decoder.step
 
-    def counted(cache: SharedPromptCache, tokens: np.ndarray, record: bool = False) -> torch.Tensor:
+    def counted(state: State, tokens: torch.Tensor, capture: bool = False) -> Forward:
         widths.append(len(tokens))
-        return decode_step(cache, tokens, record)
+        return step(state, tokens, capture)
 
-    engine.decode_step = counted  # type: ignore[method-assign]
-    group = engine.sample(PROMPT, 12, PARAMS, Never(), RULE)
+    engine._decoder.step = counted  # type: ignore[method-assign]
+    group = sampled(engine, PROMPT, 12, PARAMS, Never(), RULE)
     reasons = {c.finish_reason for c in group.completions}
     assert reasons == {"stop", "length"}
     assert len({c.tokens[-1] for c in group.completions if c.finish_reason == "stop"}) > 1
@@ -135,16 +127,15 @@ def test_every_stop_token_ends_a_sample_and_finished_samples_leave() -> None:
 
 def test_a_continuation_ends_at_a_stop_token() -> None:
     engine = tiny_engine("llama", torch.float64, eos=MANY_ENDS)
-    full = engine.sample(PROMPT, 12, PARAMS, Never(), None).completions
-    prefixes = engine.sample(PROMPT, 12, PARAMS, At(2), None).completions
+    full = sampled(engine, PROMPT, 12, PARAMS, Never(), None).completions
     ended = [i for i, c in enumerate(full) if c.finish_reason == "stop" and len(c.tokens) > 2]
     assert ended
     for i in ended:
-        assert [*prefixes[i].tokens, *engine.extend(PROMPT, prefixes[i], PARAMS)] == list(full[i].tokens)
+        assert continued(engine, PROMPT, 12, PARAMS, At(2), i) == replace(full[i], activations=None)
 
 
 def test_a_sample_that_fills_max_tokens_is_finished_at_the_stop_position() -> None:
-    group = exact().sample(PROMPT, 2, replace(PARAMS, max_tokens=5), At(5), None)
+    group = sampled(exact(), PROMPT, 2, replace(PARAMS, max_tokens=5), At(5), None)
     assert {c.finish_reason for c in group.completions} == {"length"}
 
 
@@ -152,16 +143,16 @@ def test_stop_rules_stop_where_they_say() -> None:
     def position(group: Group) -> int:
         return group.position
 
-    assert position(exact().sample(PROMPT, 4, PARAMS, At(3), None)) == 3
-    distinct = exact().sample(PROMPT, 4, PARAMS, Distinct(), None)
+    assert position(sampled(exact(), PROMPT, 4, PARAMS, At(3), None)) == 3
+    distinct = sampled(exact(), PROMPT, 4, PARAMS, Distinct(), None)
     assert distinct.distinct == 4
     assert len({c.tokens[:-1] for c in distinct.completions}) < 4
-    budget = exact().sample(PROMPT, 4, PARAMS, Budget(17), None)
+    budget = sampled(exact(), PROMPT, 4, PARAMS, Budget(17), None)
     assert budget.prefixes.computed[-2] < 17 <= budget.computed_tokens
 
 
 def test_temperature_zero_is_greedy_and_costs_one_sample() -> None:
-    group = exact().sample(PROMPT, 5, replace(PARAMS, temperature=0), At(6), RULE)
+    group = sampled(exact(), PROMPT, 5, replace(PARAMS, temperature=0), At(6), RULE)
     assert (group.distinct, group.computed_tokens) == (1, 6)
     model = tiny_model("llama", torch.float64)
     tokens: list[int] = []
@@ -171,7 +162,7 @@ def test_temperature_zero_is_greedy_and_costs_one_sample() -> None:
 
 
 def test_signals_of_sampled_and_scored_completions_are_the_same() -> None:
-    for completion in exact().sample(PROMPT, 3, PARAMS, Never(), RULE, signals=True).completions:
+    for completion in sampled(exact(), PROMPT, 3, PARAMS, Never(), RULE, signals=True).completions:
         again = exact().score(PROMPT, completion.tokens, RULE, signals=True)
         assert again.activations == completion.activations
         assert completion.signals is not None and again.signals is not None
@@ -214,29 +205,30 @@ def test_more_neurons_than_a_record_counts(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_signals_without_capture() -> None:
-    completion = exact().sample(PROMPT, 2, PARAMS, At(4), None, signals=True).completions[0]
+    completion = sampled(exact(), PROMPT, 2, PARAMS, At(4), None, signals=True).completions[0]
     assert completion.signals is not None
     assert len(completion.signals.logprob) == 4
-    assert len(completion.signals.chunk_neurons) == len(completion.activations) == 0
+    assert len(completion.signals.chunk_neurons) == 0
+    assert completion.activations is None
 
 
 def test_max_tokens_is_cut_to_the_context_window() -> None:
     engine = engine_of("llama")
     prompt = tuple([65] * (WINDOW - 3))
-    group = engine.sample(prompt, 2, SamplingParams(), Never(), None)
+    group = sampled(engine, prompt, 2, SamplingParams(), Never(), None)
     assert [len(c.tokens) for c in group.completions] == [3, 3]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda e: e.sample((65,) * WINDOW, 2, PARAMS, At(2), None), f"prompt has {WINDOW} tokens.*window of {WINDOW}"),
+        (lambda e: e.start((65,) * WINDOW, 2, PARAMS, None), f"prompt has {WINDOW} tokens.*window of {WINDOW}"),
         (lambda e: e.score((65,) * 200, (65,) * 58, RULE), f"258 tokens.*window of {WINDOW}"),
-        (lambda e: e.sample((), 2, PARAMS, At(2), None), "prompt is empty"),
+        (lambda e: e.start((), 2, PARAMS, None), "prompt is empty"),
         (lambda e: e.score((1,), (), RULE), "at least one token"),
         (lambda e: e.score((1,), (VOCABULARY,), RULE), f"no token {VOCABULARY}:.*{VOCABULARY - 1}"),
         (lambda e: e.score((1, -1), (3,), RULE), f"no token -1:.*{VOCABULARY - 1}"),
-        (lambda e: e.sample((VOCABULARY + 5,), 2, PARAMS, At(2), None), f"token {VOCABULARY + 5}"),
+        (lambda e: e.start((VOCABULARY + 5,), 2, PARAMS, None), f"token {VOCABULARY + 5}"),
         (lambda e: e.encode([Message("user", "x")], raw=True), "raw prompt must be one text"),
         (lambda e: e.encode("x", False, {"thinking": True}), "no argument thinking"),
         (lambda e: e.encode("x", False, {"add_generation_prompt": False}), "add_generation_prompt is not for"),
@@ -304,7 +296,7 @@ def test_weights_that_are_not_numbers(where: str) -> None:
     model = tiny_model("llama")
     model.get_submodule(where).weight.data.fill_(torch.nan)
     with pytest.raises(NadError, match="not finite numbers"):
-        TransformersEngine(model, tiny_tokenizer(), "tiny").sample(PROMPT, 2, PARAMS, At(3), RULE)
+        sampled(TransformersEngine(model, tiny_tokenizer(), "tiny"), PROMPT, 2, PARAMS, At(3), RULE)
 
 
 def test_merged_gate_is_the_first_half_whatever_the_activation() -> None:
@@ -326,10 +318,11 @@ def test_a_layer_that_overwrites_its_gates_is_refused() -> None:
 @pytest.mark.gpu
 def test_a_gpu_samples_what_the_cpu_samples() -> None:
     on_gpu = TransformersEngine(tiny_model("llama", torch.float64).to("cuda"), tiny_tokenizer(), "tiny")
-    groups = [engine.sample(PROMPT, 8, PARAMS, At(10), RULE) for engine in (exact(), on_gpu)]
+    groups = [sampled(engine, PROMPT, 8, PARAMS, At(10), RULE) for engine in (exact(), on_gpu)]
     for one, other in zip(groups[0].completions, groups[1].completions, strict=True):
         assert_same_samples(one, other)
-        assert list(on_gpu.extend(PROMPT, other, PARAMS)) == list(exact().extend(PROMPT, one, PARAMS))
+        ends = [continued(engine, PROMPT, 8, PARAMS, At(10), one.index) for engine in (exact(), on_gpu)]
+        assert ends[0].tokens == ends[1].tokens
 
 
 def test_unknown_engine_is_named_with_the_known() -> None:

@@ -4,11 +4,11 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nad.engines.transformers.row_sharing import Rows
+from nad.engines.transformers.row_sharing import RowSharing
 
 
 def test_samples_part_where_their_tokens_differ() -> None:
-    rows = Rows(4)
+    rows = RowSharing(4)
     emission = rows.emit(np.array([7, 8, 7, 8]))
     assert emission.row.tolist() == [0, 0]
     assert emission.token.tolist() == [7, 8]
@@ -20,7 +20,7 @@ def test_samples_part_where_their_tokens_differ() -> None:
 
 
 def test_finished_samples_leave() -> None:
-    rows = Rows(3)
+    rows = RowSharing(3)
     parents, tokens = rows.advance(rows.emit(np.array([7, 9, 7])), np.array([True, False]))
     assert (parents.tolist(), tokens.tolist()) == ([0], [7])
     assert rows.samples.tolist() == [0, 2]
@@ -28,14 +28,14 @@ def test_finished_samples_leave() -> None:
 
 
 def test_a_row_that_goes_on_keeps_its_place() -> None:
-    rows = Rows(4)
+    rows = RowSharing(4)
     rows.advance(rows.emit(np.array([1, 2, 3, 3])), np.array([True, True, True]))
     parents, _ = rows.advance(rows.emit(np.array([5, 5, 6, 7])), np.array([True, True, True, True]))
     assert parents.tolist() == [0, 1, 2, 2]
 
 
 def test_without_sharing_each_sample_is_a_row() -> None:
-    rows = Rows(3, share=False)
+    rows = RowSharing(3, share=False)
     parents, tokens = rows.advance(rows.emit(np.array([7, 7, 7])), np.ones(3, dtype=bool))
     assert (parents.tolist(), tokens.tolist()) == ([0, 0, 0], [7, 7, 7])
     assert rows.row.tolist() == [0, 1, 2]
@@ -44,7 +44,7 @@ def test_without_sharing_each_sample_is_a_row() -> None:
 @given(st.lists(st.lists(st.integers(0, 2), min_size=6, max_size=6), min_size=1, max_size=7))
 def test_a_row_holds_the_tokens_of_all_its_samples(tokens: list[list[int]]) -> None:
     """Token 2 ends a sample. Each row's text is followed through its parents."""
-    rows = Rows(len(tokens))
+    rows = RowSharing(len(tokens))
     held: list[tuple[int, ...]] = [()]
     for step in range(6):
         emission = rows.emit(np.array([tokens[i][step] for i in rows.samples]))

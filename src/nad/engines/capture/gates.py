@@ -1,6 +1,6 @@
 """Finding a model's gated feed-forward layers, and recording their gates while it runs."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -102,12 +102,12 @@ def _computes(module: nn.Module, ffn: GatedFFN, up: nn.Linear, up_half: slice) -
 
 
 def _tap_sees(module: nn.Module, ffn: GatedFFN, x: Tensor) -> bool:
-    """Whether the tap keeps act(x W_g), also behind the pass: a module may overwrite what it computed."""
+    """Whether the tap keeps act(x W_g), also after the pass: a module may overwrite what it computed."""
     tap = GateTap([ffn])
     with tap.listening(slice(None)):
         module(x)
     gate = ffn.gate(x)[..., ffn.half].flatten(0, 1)
-    (seen,) = tap.take(len(gate))
+    (seen,) = tap.gates(len(gate))
     seen = ffn.gates(seen)
     return _close(seen, ffn.act(gate.to(seen.dtype)))
 
@@ -117,21 +117,28 @@ def _close(got: Tensor, expected: Tensor) -> bool:
     return bool((expected - got).abs().max() <= 8 * torch.finfo(expected.dtype).eps * scale)
 
 
-class GateTap:
-    """Keeps the gates of chosen positions from every feed-forward layer, forward pass by forward pass.
+def kept_gate(
+    gate: Float[Tensor, "rows neurons"], activated: Float[Tensor, "rows neurons"]
+) -> Float[Tensor, "rows neurons"]:
+    """What is kept of x W_g and act(x W_g): the second, as the model computed it.
 
-    These are act(x W_g) as the model computed it. In half precision x W_g is kept instead: `GatedFFN.gates` takes
-    the activation again, in float32.
+    In half precision it is x W_g instead: `GatedFFN.gates` takes the activation again, in float32.
     """
+    exact = torch.promote_types(activated.dtype, torch.float32)
+    # A half of a merged gate and up is copied, so that the other half's memory is not held.
+    return (activated if activated.dtype == exact else gate).contiguous()
 
-    def __init__(self, ffns: list[GatedFFN]) -> None:
+
+class GateTap:
+    """The gates of one forward pass at chosen positions, layer by layer, as `kept_gate` has them."""
+
+    def __init__(self, ffns: Sequence[GatedFFN]) -> None:
         self._ffns = ffns
         self._seen: list[Tensor | None] = [None] * len(ffns)
 
     @contextmanager
     def listening(self, positions: slice) -> Iterator[None]:
-        """Record the gates of these sequence positions during one forward pass through the modules."""
-        self.begin()
+        """Keep the gates of these sequence positions while the forward pass runs through the modules."""
         handles = [ffn.act.register_forward_hook(self._hook(layer, positions)) for layer, ffn in enumerate(self._ffns)]
         try:
             yield
@@ -143,25 +150,17 @@ class GateTap:
         def chosen(x: Tensor) -> Tensor:  # a step's rows may come without an axis of positions
             return x[:, positions].flatten(0, 1) if x.ndim == 3 else x
 
-        return lambda act, args, output: self.note(layer, chosen(args[0]), chosen(output))
+        def note(act: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+            if self._seen[layer] is not None:
+                raise NadError(f"layer {layer} ran twice in one forward pass; its gates cannot be told apart")
+            self._seen[layer] = kept_gate(chosen(args[0]), chosen(output))
 
-    def begin(self) -> None:
-        """A forward pass begins: nothing is kept of an earlier one."""
-        self._seen = [None] * len(self._ffns)
+        return note
 
-    def note(self, layer: int, gate: Float[Tensor, "rows neurons"], activated: Float[Tensor, "rows neurons"]) -> None:
-        """Keep what this layer made of the rows: x W_g, and act(x W_g)."""
-        if self._seen[layer] is not None:
-            raise NadError(f"layer {layer} ran twice in one forward pass; its gates cannot be told apart")
-        exact = torch.promote_types(activated.dtype, torch.float32)
-        # A half of a merged gate and up is copied, so that the other half's memory is not held.
-        self._seen[layer] = (activated if activated.dtype == exact else gate).contiguous()
-
-    def take(self, rows: int) -> list[Float[Tensor, "rows neurons"]]:
-        """The gates of the last forward pass, layer by layer; `rows` is the number there must be."""
+    def gates(self, rows: int) -> list[Float[Tensor, "rows neurons"]]:
+        """What was seen, layer by layer; `rows` is the number of rows there must be."""
         taken = [gate for gate in self._seen if gate is not None]
         if len(taken) != len(self._ffns) or any(len(gate) != rows for gate in taken):
             shapes = sorted({tuple(gate.shape) for gate in taken})
             raise NadError(f"captured {len(taken)} of {len(self._ffns)} layers as {shapes}, expected {rows} rows each")
-        self._seen = [None] * len(self._ffns)
         return taken

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from copy import copy
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -27,7 +28,7 @@ _NEVER = torch.iinfo(torch.int32).max
 class Step:
     """One position: the gates of every row by layer, the distinct (row, token) pairs emitted there, and whose.
 
-    Gates are as a GateTap keeps them: act(x W_g), or x W_g in half precision. `samples[i]` emitted pair number
+    Gates are as `kept_gate` has them: act(x W_g), or x W_g in half precision. `samples[i]` emitted pair number
     `pair[i]`.
     """
 
@@ -75,6 +76,8 @@ class ActivationRecorder:
         self._shown = 0
         self._held = 0
         self._of_chunk: list[_Activated] = []
+        self._place = torch.arange(n, device=unembed.device)
+        """Each sample's row in the tensors above; -1 once it was dropped."""
         self.seconds = 0.0
 
     def add(self, step: Step) -> None:
@@ -91,16 +94,48 @@ class ActivationRecorder:
             self._end_chunk()
         self.seconds += time.perf_counter() - begin
 
+    def keep(self, samples: Int[Tensor, " kept"]) -> None:
+        """Forget all samples but these, in ascending order."""
+        begin = time.perf_counter()
+        self._flush()
+        rows = self._place[samples]
+        self._place.fill_(-1)
+        self._place[samples] = torch.arange(len(samples), device=samples.device)
+        new_row = torch.full((len(self._first),), -1, device=rows.device)
+        new_row[rows] = self._place[samples]
+        self._of_chunk = [_renamed(part, new_row) for part in self._of_chunk]
+        self._first, self._peak = self._first[rows], self._peak[rows]
+        self._in_chunk = self._in_chunk[rows] if self._in_chunk is not None else None
+        self._chunk_counts = [counts[rows] for counts in self._chunk_counts]
+        self.seconds += time.perf_counter() - begin
+
     def finish(self) -> tuple[list[ActivationSet], UInt16[np.ndarray, "n chunks"]]:
         """The samples' sets, and with `count_chunks` their unique neurons in each chunk of CHUNK tokens (else none).
 
-        Raises NadError for a chunk of more neurons than 16 bits count.
+        Sampling may go on afterwards. Raises NadError for a chunk of more neurons than 16 bits count.
         """
         begin = time.perf_counter()
         self._flush()
-        self._end_chunk()
-        if self._in_chunk is not None and self._shown % CHUNK:
-            self._close_count()
+        found = self._ended()._read()
+        self.seconds += time.perf_counter() - begin
+        return found
+
+    def _ended(self) -> "ActivationRecorder":
+        """This recorder as if sampling ended here, where a chunk that is not whole counts."""
+        counted = self._in_chunk is not None and self._shown % CHUNK > 0
+        if not counted and not self._of_chunk:
+            return self
+        ended = copy(self)
+        ended._chunk_counts = list(self._chunk_counts)
+        ended._in_chunk = self._in_chunk.clone() if self._in_chunk is not None else None
+        if self._of_chunk:
+            ended._first, ended._peak = self._first.clone(), self._peak.clone()
+            ended._end_chunk()
+        if counted:
+            ended._close_count()
+        return ended
+
+    def _read(self) -> tuple[list[ActivationSet], UInt16[np.ndarray, "n chunks"]]:
         first, peak = self._first.cpu().numpy(), self._peak.cpu().numpy()
         sets = []
         for sample in range(len(first)):
@@ -111,14 +146,14 @@ class ActivationRecorder:
         most = np.iinfo(np.uint16).max
         if (chunks > most).any():
             raise NadError(f"more than {most:,} neurons in a chunk of {CHUNK} tokens, which no record holds; lower k")
-        self.seconds += time.perf_counter() - begin
         return sets, chunks.astype(np.uint16)
 
     def _flush(self) -> None:
         """Score the buffered steps and hand their activations to the samples."""
         if not self._steps:
             return
-        joined = _join(self._steps, self._activated())
+        of_samples = _of_samples(self._steps, self._activated())
+        joined = of_samples._replace(owner=self._place[of_samples.owner])
         self._steps, self._held = [], 0
         if self._rule.per == "chunk":
             self._of_chunk.append(joined)
@@ -158,7 +193,7 @@ class ActivationRecorder:
     ) -> Float[Tensor, "pairs layers neurons"]:
         """Eq. 1 for some of the pairs."""
         scores = push.new_empty(len(token), len(push), push.shape[2])
-        for layer, ffn in enumerate(self._ffns):
+        for layer, ffn in enumerate(self._ffns):  # f(i, l, y_j) = (W_u W_out)[y_j, i] * act(x W_g)[i]
             seen = [step.gates[layer].index_select(0, row) for step, row in part]
             gate = ffn.gates(torch.cat(seen) if len(seen) > 1 else seen[0])
             torch.index_select(push[layer], 0, token, out=scores[:, layer]).mul_(gate)
@@ -169,7 +204,7 @@ class ActivationRecorder:
     ) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"], Float[Tensor, " m"]]:
         """Pairs, neurons and scores of the activations; the literal Eq. 2 also takes what Eq. 5 leaves out."""
         top, neuron = strongest(scores, self._rule.k, self._rule.per_layer)
-        if self._rule.threshold == "threshold":
+        if self._rule.keep == "eta":
             pair, place = (scores.flatten(1) >= top.amin(dim=1, keepdim=True)).nonzero(as_tuple=True)
             return pair, place, scores.flatten(1)[pair, place]
         pair = torch.arange(len(top), device=top.device).repeat_interleave(top.shape[1])
@@ -211,18 +246,31 @@ def _parts(steps: Sequence[Step], size: int) -> Iterator[_Part]:
     yield part
 
 
-def _join(steps: Sequence[Step], activated: _Activated) -> _Activated:
-    """From activations of pairs to activations of the samples that emitted those pairs."""
+def _of_samples(steps: Sequence[Step], activated: _Activated) -> _Activated:
+    """From activations of pairs to activations of the samples that emitted those pairs.
+
+    Every emission takes a copy of its pair's run of entries:
+
+        entries, by pair      a a a b b c          pair 0 has run 0:3, pair 1 run 3:5, pair 2 run 5:6
+        emissions             sample 0: pair 1     sample 1: pair 0     sample 2: pair 1
+        entries, by sample    b b | a a a | b b    owners 0 0 1 1 1 2 2
+    """
     starts = np.cumsum([0] + [len(s.row) for s in steps])
     sample = torch.cat([s.samples for s in steps])
     pair = torch.cat([s.pair + int(start) for s, start in zip(steps, starts[:-1], strict=True)])
-    counts = torch.bincount(activated.owner, minlength=int(starts[-1]))
-    begin = counts.cumsum(0) - counts
-    lengths = counts[pair]
-    shift = begin[pair] - (lengths.cumsum(0) - lengths)
-    entry = torch.arange(int(lengths.sum()), device=pair.device) + shift.repeat_interleave(lengths)
-    owner = sample.repeat_interleave(lengths)
+    length = torch.bincount(activated.owner, minlength=int(starts[-1]))
+    run_start, run_length = (length.cumsum(0) - length)[pair], length[pair]
+    copy_start = run_length.cumsum(0) - run_length
+    owner = sample.repeat_interleave(run_length)
+    entry = torch.arange(len(owner), device=pair.device) + (run_start - copy_start).repeat_interleave(run_length)
     return _Activated(owner, activated.position[entry], activated.neuron[entry], activated.score[entry])
+
+
+def _renamed(activated: _Activated, owner: Int[Tensor, " owners"]) -> _Activated:
+    """With owner[i] in the place of owner i; entries of owners that become -1 are dropped."""
+    there = owner[activated.owner] >= 0
+    kept = _Activated(*(column[there] for column in activated))
+    return kept._replace(owner=owner[kept.owner])
 
 
 def _strongest_of_each(activated: _Activated, k: int) -> _Activated:

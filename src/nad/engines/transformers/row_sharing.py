@@ -14,7 +14,7 @@ class Emission(NamedTuple):
     pair: Int[np.ndarray, " samples"]
 
 
-class Rows:
+class RowSharing:
     """The unfinished samples and the row of the batch that carries each."""
 
     def __init__(self, n: int, share: bool = True) -> None:
@@ -41,6 +41,13 @@ class Rows:
         keep = living[emission.pair]
         self.samples, self.row = self.samples[keep], row_of_pair[emission.pair[keep]]
         return parents, tokens
+
+    def keep(self, samples: Int[np.ndarray, " kept"]) -> Int[np.ndarray, " rows"]:
+        """Drop all samples but these. Returns the rows that still carry one; they are numbered anew in that order."""
+        kept = np.isin(self.samples, samples)
+        rows, self.row = np.unique(self.row[kept], return_inverse=True)
+        self.samples = self.samples[kept]
+        return rows
 
 
 def _places(parent: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:

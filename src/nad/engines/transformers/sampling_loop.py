@@ -1,119 +1,210 @@
-"""Sampling the n completions of one prompt step by step, identical prefixes once."""
+"""The rollout of the transformers engine: n samples of one prompt step by step, identical prefixes once."""
 
-from typing import Any, Protocol, runtime_checkable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from types import TracebackType
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int, UInt16
+from jaxtyping import Bool, Float32, UInt16
 from torch import Tensor
 
 from nad.engines.capture.recorder import ActivationRecorder, Step
-from nad.engines.transformers.row_sharing import Emission, Rows
+from nad.engines.transformers.decoder import Decoder, Forward, State
+from nad.engines.transformers.row_sharing import Emission, RowSharing
 from nad.engines.transformers.token_draws import draw_tokens, token_signals, uniforms
-from nad.neurons.activation import ActivationSet, activation_set
-from nad.stopping import Progress, StopRule
-from nad.types import Completion, SamplingParams, Signals
+from nad.errors import NadError
+from nad.neurons.activation import ActivationSet
+from nad.prefixes import PrefixTree
+from nad.stopping import Progress, StopRule, progress_of
+from nad.text_stream import TextStream, cut_at
+from nad.types import Completion, Group, SamplingParams, Signals
 
-EMPTY = activation_set(np.zeros(0, int), np.zeros(0, int), np.zeros(0))
 
+@dataclass(frozen=True)
+class Source:
+    """Where a rollout's samples come from: the prompt, how tokens are drawn, and what they mean as text."""
 
-@runtime_checkable
-class Runner(Protocol):
-    """What a rollout needs of an engine: forward passes, and the gates they leave behind."""
-
+    prompt: tuple[int, ...]
+    n: int
+    params: SamplingParams
     eos: frozenset[int]
-
-    def prefill(self, tokens: tuple[int, ...], record: bool = False) -> tuple[Any, Float[Tensor, "1 v"]]: ...
-    def open_rows(self, cache: Any) -> Any: ...
-    def decode_step(
-        self, cache: Any, tokens: Int[np.ndarray, " rows"], record: bool = False
-    ) -> Float[Tensor, "rows v"]: ...
-    def gates(self, rows: int) -> list[Tensor]: ...
-    def decode(self, tokens: tuple[int, ...]) -> str: ...
+    decode: Callable[[Sequence[int]], str]
+    device: torch.device
+    share: bool = True
 
 
-class Rollout:
-    """n samples of one prompt under way. `computed` counts the tokens of distinct prefixes, the unit of `budget`."""
+class TransformersRollout:
+    """Draws one token for every unfinished sample in each step; rows of the batch carry samples with equal tokens.
+
+    `release` is called once, when everything has been freed.
+    """
 
     def __init__(
         self,
-        runner: Runner,
-        prompt: tuple[int, ...],
-        n: int,
-        params: SamplingParams,
+        decoder: Decoder,
+        source: Source,
         recorder: ActivationRecorder | None,
         signals: bool,
-        share: bool = True,
+        release: Callable[[], None],
     ) -> None:
-        self._runner, self._params, self._recorder, self._with_signals = runner, params, recorder, signals
-        self._rows = Rows(n, share)
-        self._eos = np.array(sorted(runner.eos))
+        n, params = source.n, source.params
+        self._decoder, self._source, self._recorder, self._release = decoder, source, recorder, release
+        self._eos = np.array(sorted(source.eos))
         self._uniform = uniforms(params.seed, np.arange(n), 0, params.max_tokens)
-        self._tokens = np.zeros((n, params.max_tokens), dtype=np.int64)
-        self._length = np.zeros(n, dtype=np.int64)
-        self._stopped = np.zeros(n, dtype=bool)
-        self._signals: list[tuple[np.ndarray, np.ndarray]] = []
-        self._n, self._position, self._finished, self.computed = n, 0, 0, 0
-        prefilled, self._logits = runner.prefill(prompt, record=recorder is not None)
-        self._cache = runner.open_rows(prefilled)
+        self._sharing = RowSharing(n, source.share)
+        self._tree = PrefixTree(n, source.share)
+        self._reason: dict[int, str] = {}
+        self._stops = {i: TextStream(source.decode, params.stop) for i in range(n)} if params.stop else {}
+        self._signals: list[tuple[np.ndarray, np.ndarray]] | None = [] if signals else None
+        self._state: State | None = None
+        self._tokens: Tensor | None = None
+        """The last token of each row: emitted, and not yet read by the model."""
+        self._progress: Progress | None = None
+        self._seconds, self._capture_s = 0.0, 0.0
+        self._closed = False
 
-    def step(self, stop: StopRule) -> bool:
-        """Emit one token in every unfinished sample. Returns whether to go on."""
-        emission = self._emit()
-        living = ~np.isin(emission.token, self._eos)
-        self.computed += len(living)
-        self._finished += int((~living).sum())
-        self._position += 1
-        unfinished = int(living[emission.pair].sum())
-        self._stopped[self._rows.samples[~living[emission.pair]]] = True
-        rows = int(living.sum())
-        progress = Progress(self._n, self._position, rows + self._finished, self.computed, rows, unfinished)
-        if stop.reached(progress) or not unfinished or self._position == self._params.max_tokens:
-            return False
-        parents, tokens = self._rows.advance(emission, living)
-        self._cache.rearrange(parents.tolist())
-        self._logits = self._runner.decode_step(self._cache, tokens, record=self._recorder is not None)
-        return True
+    def __enter__(self) -> "TransformersRollout":
+        return self
 
-    def _emit(self) -> Emission:
-        """Draw the next token of every unfinished sample and note what it means."""
-        samples = self._rows.samples
-        device = self._logits.device
-        row = torch.from_numpy(self._rows.row).to(device)
-        uniform = torch.from_numpy(self._uniform[samples, self._position]).to(device)
-        drawn = draw_tokens(self._logits, row, uniform, self._params.temperature, self._params.top_p)
-        if self._with_signals:
-            self._signals.append((samples, token_signals(self._logits, row, drawn).float().cpu().numpy()))
-        tokens = drawn.cpu().numpy()
-        self._tokens[samples, self._position] = tokens
-        self._length[samples] += 1
-        emission = self._rows.emit(tokens)
-        if self._recorder is not None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Free everything; the engine is free for the next rollout."""
+        if not self._closed:
+            self._closed = True
+            self._state = self._tokens = self._recorder = None
+            self._release()
+
+    def until(self, stop: StopRule) -> Iterator[Progress]:
+        if self._progress is not None and stop.reached(self._progress):
+            return
+        while len(self._sharing.samples):
+            if self._closed:
+                raise NadError("this rollout is closed; start another")
+            self._step()
+            (self._progress,) = progress_of(self._tree)
+            yield self._progress
+            if stop.reached(self._progress):
+                return
+
+    @torch.inference_mode()
+    def _step(self) -> None:
+        """One more token for every unfinished sample."""
+        begin = time.perf_counter()
+        forward = self._forward(capture=self._recorder is not None)
+        emission = self._emit(forward)
+        ended = self._ended(emission)
+        for i, sample in enumerate(self._sharing.samples.tolist()):
+            pair = emission.pair[i]
+            self._tree.add(sample, [int(emission.token[pair])], bool(ended[pair]))
+        parents, tokens = self._sharing.advance(emission, ~ended)
+        if len(parents):
+            assert self._state is not None
+            self._state = self._state.rearrange(parents.tolist())
+            self._tokens = torch.from_numpy(tokens).to(self._source.device)
+        else:
+            self._state = self._tokens = None
+        self._seconds += time.perf_counter() - begin
+
+    def _forward(self, capture: bool) -> Forward:
+        if self._tokens is None:
+            self._state, forward = self._decoder.prefill(self._source.prompt, capture)
+            return forward
+        assert self._state is not None
+        return self._decoder.step(self._state, self._tokens, capture)
+
+    def _emit(self, forward: Forward) -> Emission:
+        """Draw the next token of every unfinished sample, and note what the model says of it."""
+        samples, position = self._sharing.samples, self._position
+        row = self._on_device(self._sharing.row)
+        uniform = self._on_device(self._uniform[samples, position])
+        params = self._source.params
+        drawn = draw_tokens(forward.logits, row, uniform, params.temperature, params.top_p)
+        if self._signals is not None:
+            found = token_signals(forward.logits, row, drawn)
+            self._signals.append((samples, found.float().cpu().numpy()))
+        emission = self._sharing.emit(drawn.cpu().numpy())
+        if self._recorder is not None and forward.gates is not None:
             columns = (emission.row, emission.token, samples, emission.pair)
-            row, token, owner, pair = (torch.from_numpy(column).to(device) for column in columns)
-            gates = self._runner.gates(len(self._logits))
-            self._recorder.add(Step(gates, row, token, owner, pair, self._position))
+            self._recorder.add(Step(forward.gates, *map(self._on_device, columns), position))
         return emission
 
-    def completions(self) -> tuple[Completion, ...]:
-        """The samples as they stand; unfinished ones carry the cache and their row in it."""
-        sets, chunks = (
-            self._recorder.finish() if self._recorder else ([EMPTY] * self._n, np.zeros((self._n, 0), dtype=np.uint16))
+    @property
+    def _position(self) -> int:
+        return 0 if self._progress is None else self._progress.position
+
+    def _on_device(self, values: np.ndarray) -> Tensor:
+        return torch.from_numpy(values).to(self._source.device)
+
+    def _ended(self, emission: Emission) -> Bool[np.ndarray, " pairs"]:
+        """Which pairs end here, and why their samples do."""
+        stopped = np.isin(emission.token, self._eos)
+        if self._stops:
+            for i, sample in enumerate(self._sharing.samples.tolist()):
+                pair = emission.pair[i]
+                self._stops[sample].add([int(emission.token[pair])])
+                stopped[pair] |= self._stops[sample].stopped
+        full = self._position + 1 == self._source.params.max_tokens
+        for i, sample in enumerate(self._sharing.samples.tolist()):
+            if stopped[emission.pair[i]]:
+                self._reason[sample] = "stop"
+            elif full:
+                self._reason[sample] = "length"
+        return stopped | full
+
+    @torch.inference_mode()
+    def keep(self, samples: Sequence[int], capture: bool = True) -> None:
+        known = self._tree.tokens.keys()
+        if not samples or not set(samples) <= known:
+            raise NadError(f"cannot keep the samples {list(samples)}; there are {sorted(known)}")
+        kept = np.array(sorted(set(samples)))
+        self._tree.keep(kept.tolist())
+        rows = self._sharing.keep(kept)
+        if not capture:
+            self._capture_s, self._recorder = self._captured_s, None
+        elif self._recorder is not None:
+            self._recorder.keep(self._on_device(kept))
+        if self._state is None or self._tokens is None:
+            return
+        if not len(rows):
+            self._state = self._tokens = None
+            return
+        self._state = self._state.fork(int(rows[0])) if len(rows) == 1 else self._state.rearrange(rows.tolist())
+        self._tokens = self._tokens[self._on_device(rows)]
+
+    @property
+    def _captured_s(self) -> float:
+        return self._recorder.seconds if self._recorder is not None else self._capture_s
+
+    @torch.inference_mode()
+    def group(self) -> Group:
+        kept = list(self._tree.tokens)
+        sets, chunks = self._recorder.finish() if self._recorder is not None else (None, None)
+        completions = tuple(
+            self._completion(i, sets[place] if sets else None, chunks[place] if chunks is not None else None)
+            for place, i in enumerate(kept)
         )
-        rows = dict(zip(self._rows.samples.tolist(), self._rows.row.tolist(), strict=True))
-        return tuple(self._completion(i, sets[i], chunks, rows) for i in range(self._n))
+        captured = self._captured_s
+        return Group(self._source.prompt, completions, self._tree.computed, self._seconds - captured, captured)
 
-    def _completion(self, i: int, neurons: ActivationSet, chunks: np.ndarray, rows: dict[int, int]) -> Completion:
-        tokens = tuple(self._tokens[i, : self._length[i]].tolist())
-        full = len(tokens) == self._params.max_tokens
-        reason = "stop" if self._stopped[i] else "length" if full else None
-        found = self._signals_of(i, chunks) if self._with_signals else None
-        cache = (self._cache, rows[i]) if reason is None else None
-        return Completion(i, tokens, self._runner.decode(tokens), reason, neurons, found, cache)
+    def _completion(
+        self, i: int, neurons: ActivationSet | None, chunks: UInt16[np.ndarray, " chunks"] | None
+    ) -> Completion:
+        tokens = tuple(self._tree.tokens[i])
+        text = cut_at(self._source.decode(tokens), self._source.params.stop)
+        found = self._signals_of(i, chunks) if self._signals is not None else None
+        return Completion(i, tokens, text, self._reason.get(i), neurons, found)
 
-    def _signals_of(self, i: int, chunks: UInt16[np.ndarray, "n chunks"]) -> Signals:
+    def _signals_of(self, i: int, chunks: UInt16[np.ndarray, " chunks"] | None) -> Signals:
+        assert self._signals is not None
         columns = [found[:, samples == i] for samples, found in self._signals]
-        return signals_of(np.concatenate(columns, axis=1), chunks[i])
+        none = np.zeros(0, dtype=np.uint16)
+        return signals_of(np.concatenate(columns, axis=1), none if chunks is None else chunks)
 
 
 def signals_of(columns: Float32[np.ndarray, "4 tokens"], chunk_neurons: UInt16[np.ndarray, " chunks"]) -> Signals:

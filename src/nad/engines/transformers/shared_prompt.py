@@ -1,6 +1,6 @@
 """A cache that keeps the prompt's keys and values once for all rows, and the attention that reads it.
 
-All rows of the batch have the same prompt and the same number of tokens behind it. So a row's scores are one product
+All rows of the batch have the same prompt and the same number of tokens after it. So a row's scores are one product
 with the prompt's single copy, in which the queries of all rows are folded together, and one with its own suffix;
 one softmax runs over both. Nothing is padded, and a sliding window is a slice.
 """
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from transformers import AttentionInterface
 from transformers.cache_utils import Cache, CacheLayerMixin
 
 _NAME = "nad_shared_prompt"
@@ -110,6 +111,9 @@ class SharedPromptLayer(CacheLayerMixin):
             for suffix in self.suffix():
                 suffix[changed] = suffix[parents]
         self.rows = rows
+        if self._suffix_keys is not None and self._suffix_values is not None:
+            self._suffix_keys = _without(self._suffix_keys, rows)
+            self._suffix_values = _without(self._suffix_values, rows)
 
     def get_seq_length(self) -> int:
         return (self.keys.shape[2] if self.keys is not None else 0) + self.length
@@ -143,6 +147,11 @@ def _with_rows(held: Tensor, rows: int) -> Tensor:
     return grown
 
 
+def _without(held: Tensor, rows: int) -> Tensor:
+    """`held`, or a copy of its first rows where most of it is no longer needed."""
+    return held if len(held) <= 2 * rows else held[:rows].clone()
+
+
 class SharedPromptCache(Cache):
     """The layers' caches of one prompt and its rows."""
 
@@ -150,21 +159,27 @@ class SharedPromptCache(Cache):
         super().__init__(layers=[SharedPromptLayer(expand) for _ in range(layers)])
         self.attended = 0
 
-    def open_rows(self, rows: int = 1) -> None:
-        """The prompt is complete: what comes now are the suffixes of `rows` rows."""
-        for layer in self.layers:
-            layer.open_rows(rows)
+    @property
+    def rows(self) -> int:
+        """How many rows have suffixes; 0 while there is one text only, which grows as the prompt did."""
+        return self.layers[0].rows
 
-    def rearrange(self, parents: Sequence[int]) -> None:
-        """Row i continues row parents[i]; rows nobody continues are dropped."""
+    def rearrange(self, parents: Sequence[int]) -> "SharedPromptCache":
+        """Row i continues row parents[i]; rows nobody continues are freed. A first split ends the prompt."""
+        if not self.rows:
+            if len(parents) == 1:
+                return self
+            for layer in self.layers:
+                layer.open_rows(1)
         changed = [i for i, parent in enumerate(parents) if i != parent]
         pairs = torch.tensor([changed, [parents[i] for i in changed]], dtype=torch.long)
         new, old = pairs.to(self.layers[0].keys.device)
         for layer in self.layers:
             layer.rearrange(len(parents), new, old)
+        return self
 
     def fork(self, row: int) -> "SharedPromptCache":
-        """A cache whose prompt is this prompt and the row's suffix, in memory of its own; this one stays as it is."""
+        """A single row: this prompt and the row's suffix as one text, in memory of its own; this one stays as it is."""
         fork = SharedPromptCache(len(self.layers), self.layers[0].expand)
         for mine, theirs in zip(self.layers, fork.layers, strict=True):
             theirs.lazy_initialization(mine.keys, mine.values)
@@ -225,8 +240,6 @@ def shared_prompt_attention(
 @contextmanager
 def shared_prompt_attention_in(model: nn.Module) -> Iterator[None]:
     """Run the model with this attention, and with its own one afterwards."""
-    from transformers import AttentionInterface  # a model of transformers has imported it; a start without one does not
-
     AttentionInterface.register(_NAME, shared_prompt_attention)
     config: Any = model.config
     own = config._attn_implementation

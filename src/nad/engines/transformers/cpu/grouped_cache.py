@@ -12,7 +12,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from nad.engines.transformers.cpu.layer import fast
 from nad.engines.transformers.shared_prompt import SharedPromptCache
 
 GROUP = 4
@@ -36,6 +35,10 @@ class Slots(NamedTuple):
     new_keys: Float[Tensor, "heads groups group dim"]
     new_values: Float[Tensor, "heads rows dim"]
 
+    @property
+    def places(self) -> int:
+        return self.new_keys.shape[1] * GROUP
+
     def last(self, tokens: int) -> "Slots":
         """What a sliding window over the last `tokens` tokens shows."""
         prompt, suffix = self.prompt_keys.shape[2], self.values.shape[1]
@@ -49,15 +52,16 @@ class Slots(NamedTuple):
         )
 
 
-class RowCache:
-    """The prompt's keys and values once, and those of every row behind it, for layers that have one shape."""
+class GroupedCache:
+    """The prompt's keys and values once, and those of every row after it, for layers that have one shape."""
 
     def __init__(self, prompt: SharedPromptCache) -> None:
         first = prompt.layers[0]
         assert first.keys is not None and first.values is not None
         keys, values, layers, heads = first.keys, first.values, len(prompt.layers), first.keys.shape[1]
         self._prompt_length = keys.shape[2]
-        dtype = fast(keys).dtype if self._prompt_length <= _SHORT else keys.dtype
+        # Small products cost more in half precision than converting first.
+        dtype = torch.promote_types(keys.dtype, torch.float32) if self._prompt_length <= _SHORT else keys.dtype
         # The products read both in the order they lie in.
         self._prompt = [
             (la.keys[0].to(dtype).transpose(1, 2).contiguous(), la.values[0].to(dtype).contiguous())
@@ -72,7 +76,9 @@ class RowCache:
         """Rows there is room for, in whole groups; attention is taken for all of them."""
         return self._values.shape[2]
 
-    def get_seq_length(self) -> int:
+    @property
+    def length(self) -> int:
+        """Tokens of the prompt and of each row."""
         return self._prompt_length + self._length
 
     def next_token(self) -> list[Slots]:
@@ -88,8 +94,8 @@ class RowCache:
         of_layers = zip(*(part.unbind() for part in read), strict=True)
         return [Slots(*prompt, *views) for prompt, views in zip(self._prompt, of_layers, strict=True)]
 
-    def rearrange(self, parents: Sequence[int]) -> None:
-        """Row i continues row parents[i]; rows nobody continues are dropped."""
+    def rearrange(self, parents: Sequence[int]) -> "GroupedCache":
+        """Row i continues row parents[i]; rows nobody continues are freed."""
         kept, self.rows = self.rows, len(parents)
         changed = [i for i, parent in enumerate(parents) if i != parent]
         if changed:
@@ -101,6 +107,8 @@ class RowCache:
             keys[:, :, group, :, place] = keys[:, :, old_group, :, old_place]
             values[:, :, rows[0]] = values[:, :, rows[1]]
             self.rows = len(parents)
+        self._make_room(self._length)
+        return self
 
     def _make_room(self, tokens: int) -> None:
         """Room for `tokens` in every row; for a quarter more rows than there are, if room has to be made for them."""
@@ -120,7 +128,7 @@ class RowCache:
         self._values = values
 
     def fork(self, row: int) -> SharedPromptCache:
-        """A cache whose prompt is this prompt and the row's suffix, in memory of its own; this one stays as it is."""
+        """A single row: this prompt and the row's suffix as one text, in memory of its own; this one stays as it is."""
         fork = SharedPromptCache(len(self._prompt))
         group, place = divmod(row, GROUP)
         for i, (layer, (keys, values)) in enumerate(zip(fork.layers, self._prompt, strict=True)):
@@ -129,3 +137,14 @@ class RowCache:
                 suffix = self._keys[i, :, group, : self._length, place], self._values[i, :, row, : self._length]
                 layer.update(*(part[None] for part in suffix))
         return fork
+
+
+class Prompt(SharedPromptCache):
+    """A prompt whose rows, once it splits into several, are kept in a GroupedCache."""
+
+    def __init__(self, prompt: SharedPromptCache) -> None:
+        super().__init__(0)
+        self.layers = prompt.layers
+
+    def rearrange(self, parents: Sequence[int]) -> "Prompt | GroupedCache":  # type: ignore[override]
+        return self if len(parents) == 1 else GroupedCache(self).rearrange(parents)
