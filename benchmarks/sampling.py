@@ -26,13 +26,14 @@ import psutil
 import torch
 from transformers import PreTrainedModel
 
+from nad.engines import load_engine
+from nad.engines.base import Engine
 from nad.engines.model_files import locate
 from nad.engines.transformers.auto_classes import read_stock, unpack
-from nad.engines.transformers.engine import TransformersEngine, load_transformers
 from nad.engines.transformers.loading import choose_device, choose_dtype
 from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import KNN, Consensus
-from nad.stopping import At
+from nad.selection import Candidates, parse_selector
+from nad.stopping import At, Never
 from nad.types import Group, SamplingParams
 
 N, TOKENS, CONTINUED = 64, 32, 48
@@ -52,14 +53,18 @@ PROMPTS = {
 }
 
 
-def sample(engine: TransformersEngine, prompt: str, rule: ActivationRule | None) -> Group:
-    params = SamplingParams(max_tokens=TOKENS + CONTINUED)
-    return engine.sample(engine.encode(prompt), N, params, At(TOKENS), rule)
+def sample(
+    engine: Engine, prompt: tuple[int, ...], rule: ActivationRule | None, n: int = N, tokens: int = TOKENS
+) -> Group:
+    with engine.start(prompt, n, SamplingParams(max_tokens=tokens + CONTINUED), rule) as rollout:
+        for _ in rollout.until(At(tokens)):
+            pass
+        return rollout.group()
 
 
-def sample_and_select(engine: TransformersEngine, prompt: str) -> Group:
+def sample_and_select(engine: Engine, prompt: tuple[int, ...]) -> Group:
     group = sample(engine, prompt, ActivationRule())
-    KNN().choose(Consensus.of(group))
+    parse_selector("knn").choose(Candidates.of(group.completions, full=False))
     return group
 
 
@@ -86,13 +91,16 @@ def stock(model: PreTrainedModel, prompt: tuple[int, ...], n: int, tokens: int, 
     )
 
 
-def per_token(engine: TransformersEngine, group: Group, count: int) -> float:
-    """Seconds per token of a continuation, over at most `count` tokens; 0 when the answer had ended."""
-    winner = max(group.completions, key=lambda c: c.finish_reason is None)
-    params = SamplingParams(max_tokens=len(winner.tokens) + count)
-    begin = time.perf_counter()
-    written = sum(1 for _ in engine.extend(group.prompt_tokens, winner, params))
-    return (time.perf_counter() - begin) / max(1, written)
+def per_token(engine: Engine, prompt: tuple[int, ...]) -> float:
+    """Seconds per token of a continuation, the dropping of the losers included; 0 when the answer had ended."""
+    with engine.start(prompt, N, SamplingParams(max_tokens=TOKENS + CONTINUED), None) as rollout:
+        for _ in rollout.until(At(TOKENS)):
+            pass
+        winner = max(rollout.group().completions, key=lambda c: c.finish_reason is None)
+        begin = time.perf_counter()
+        rollout.keep([winner.index], capture=False)
+        written = sum(1 for _ in rollout.until(Never()))
+        return (time.perf_counter() - begin) / max(1, written)
 
 
 def seconds(run: Callable[[], object]) -> float:
@@ -101,28 +109,28 @@ def seconds(run: Callable[[], object]) -> float:
     return time.perf_counter() - begin
 
 
-def measure(engine: TransformersEngine, model: PreTrainedModel, prompt: str, rounds: int) -> list[float]:
+def measure(engine: Engine, model: PreTrainedModel, prompt: str, rounds: int) -> list[float]:
     """Medians for one prompt: seconds of generate, and the columns of the table."""
     tokens = engine.encode(prompt)
-    group = sample_and_select(engine, prompt)
+    group = sample_and_select(engine, tokens)
     columns = []
     for _ in range(rounds):
-        ours = seconds(lambda: sample_and_select(engine, prompt))
+        ours = seconds(lambda: sample_and_select(engine, tokens))
         theirs = seconds(lambda: stock(model, tokens, N, TOKENS))
-        bare = seconds(lambda: sample(engine, prompt, None))
+        bare = seconds(lambda: sample(engine, tokens, None))
         alone = seconds(lambda: stock(model, tokens, 1, CONTINUED, CONTINUED)) / CONTINUED
-        columns.append((theirs, ours / theirs, ours / bare, per_token(engine, group, CONTINUED) / alone))
+        columns.append((theirs, ours / theirs, ours / bare, per_token(engine, tokens) / alone))
     medians = [statistics.median(column) for column in zip(*columns, strict=True)]
     return [*medians, group.computed_tokens / (N * TOKENS), group.distinct]
 
 
 def peak_mb(model: str | None, who: str) -> None:
-    """Print by how much 64 samples behind a long prompt raise this process' memory at most, in MB."""
-    engine = load_transformers(model)
+    """Print by how much 64 samples after a long prompt raise this process' memory at most, in MB."""
+    engine = load_engine(model)
     tokens = engine.encode(LONG)
     if who == "ours":
-        few = partial(engine.sample, tokens[:20], 8, SamplingParams(max_tokens=2), At(2), None)
-        many = partial(sample_and_select, engine, LONG)
+        few = partial(sample, engine, tokens[:20], None, 8, 2)
+        many = partial(sample_and_select, engine, tokens)
     else:
         untouched = load_stock(model)
         few, many = partial(stock, untouched, tokens[:20], 8, 2), partial(stock, untouched, tokens, N, 4)
@@ -161,7 +169,7 @@ def main() -> None:
     if args.peak:
         peak_mb(args.model, args.peak)
         return
-    engine, untouched = load_transformers(args.model), load_stock(args.model)
+    engine, untouched = load_engine(args.model), load_stock(args.model)
     print(f"{engine.name}, {untouched.dtype}, {torch.get_num_threads()} threads, {args.rounds} rounds")
     print(f"{'prompt':<20} tokens  generate  ours/generate  capture  continuation  computed  distinct")
     rows = []
