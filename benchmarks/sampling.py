@@ -31,7 +31,8 @@ from nad.engines.transformers.auto_classes import read_stock, unpack
 from nad.engines.transformers.engine import TransformersEngine, load_transformers
 from nad.engines.transformers.loading import choose_device, choose_dtype
 from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import KNN, Consensus
+from nad.selection import Candidates
+from nad.selection.agreement import KNN
 from nad.stopping import At
 from nad.types import Group, SamplingParams
 
@@ -59,7 +60,7 @@ def sample(engine: TransformersEngine, prompt: str, rule: ActivationRule | None)
 
 def sample_and_select(engine: TransformersEngine, prompt: str) -> Group:
     group = sample(engine, prompt, ActivationRule())
-    KNN().choose(Consensus.of(group))
+    KNN().choose(Candidates.of(group.completions, full=False))
     return group
 
 

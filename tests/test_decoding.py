@@ -15,7 +15,8 @@ from nad.decoding import Request, Selection, stream
 from nad.engines.transformers.engine import TransformersEngine
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import DBSCAN, Consensus, ConsensusMin, Medoid, MinAct, Selector
+from nad.selection import Candidates, Selector
+from nad.selection.agreement import DBSCAN, ConsensusMin, Medoid, MinAct
 from nad.stopping import At, Budget, Never, Progress
 from nad.text_stream import TextStream
 from nad.types import Message, Result, SamplingParams
@@ -66,7 +67,7 @@ def test_the_winner_is_the_selectors_and_is_written_to_its_end() -> None:
     selection, *pieces, result = stream(engine(), request)
     assert isinstance(selection, Selection)
     assert isinstance(result, Result)
-    expected = Medoid().choose(Consensus.of(selection.group))
+    expected = Medoid().choose(Candidates.of(selection.group.completions, full=False))
     assert (selection.choice.index, result.selected) == (expected.index, expected.index)
     assert result.scores == tuple(expected.scores.tolist())
     assert "".join(str(piece) for piece in pieces) == result.text == engine().decode(result.completion.tokens)

@@ -9,7 +9,8 @@ import pytest
 from nad.cli.options import activation_rule, messages, parse_template_args, read_prompt
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import DBSCAN, KNN, SELECTORS, Medoid
+from nad.selection import SELECTORS
+from nad.selection.agreement import DBSCAN, KNN, Medoid
 from nad.spec_grammar import parse_spec, spec_of
 from nad.stopping import At, Budget, Distinct, Never, parse_stop, stop_label
 from nad.types import Message, SamplingParams
@@ -26,6 +27,9 @@ def selector(spec: str) -> Any:
         ("knn:k=5", KNN(5)),
         ("knn:5", KNN(5)),
         ("medoid", Medoid()),
+        ("medoid@bigrams", Medoid(of="bigrams")),
+        ("knn@tokens:k=5", KNN(5, of="tokens")),
+        ("knn@neurons:5,weight=peak", KNN(5, weight="peak")),
         ("dbscan:quantile=0.5,min_samples=2", DBSCAN(0.5, 2)),
         ("dbscan:0.5,min_samples=2", DBSCAN(0.5, 2)),
     ],
@@ -42,14 +46,20 @@ def test_a_name_alone_is_its_own_spec(name: str) -> None:
 def test_changed_parameters_are_in_the_spec() -> None:
     assert spec_of(DBSCAN(0.5), SELECTORS) == "dbscan:quantile=0.5"
     assert selector(spec_of(DBSCAN(0.5, 2), SELECTORS)) == DBSCAN(0.5, 2)
+    assert spec_of(KNN(5, of="tokens"), SELECTORS) == "knn@tokens:k=5"
+    assert spec_of(KNN(weight="peak"), SELECTORS) == "knn:weight=peak"
+    assert spec_of(Medoid(of="neurons"), SELECTORS) == "medoid"
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("vote", "unknown selector 'vote'; allowed: knn, medoid, dbscan, minact, maxact, consensus-min"),
+        ("vote", "unknown selector 'vote'; allowed: knn, medoid, dbscan, minact, maxact, consensus-min, "),
         ("", "unknown selector ''"),
-        ("knn:n=3", "selector 'knn' has no parameter 'n'; allowed: k"),
+        ("knn:n=3", "selector 'knn' has no parameter 'n'; allowed: k, of, weight"),
+        ("minact@tokens", "selector 'minact' takes no @tokens; drop it"),
+        ("knn@", "of='' is unknown; allowed: neurons, tokens, bigrams"),
+        ("knn@tokens:of=bigrams", "selector knn:of is given twice"),
         ("medoid:3", "selector 'medoid' has no parameter"),
         ("knn:k=three", "selector knn:k must be int, got 'three'"),
         ("knn:k=1.5", "selector knn:k must be int, got '1.5'"),

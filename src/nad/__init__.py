@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from nad.engines.base import Engine
     from nad.errors import NadError, UsageError
     from nad.neurons.activation import ActivationRule, ActivationSet
-    from nad.selection.selectors import SELECTORS
+    from nad.selection import SELECTORS, Candidates, Choice, Consensus, Selector
     from nad.stopping import At, Budget, Distinct, Never
     from nad.types import Completion, Group, Message, Result, SamplingParams, Signals
 
@@ -18,7 +18,10 @@ _HOME = {
     "ActivationSet": "neurons.activation",
     "At": "stopping",
     "Budget": "stopping",
+    "Candidates": "selection",
+    "Choice": "selection",
     "Completion": "types",
+    "Consensus": "selection",
     "Distinct": "stopping",
     "Engine": "engines.base",
     "Group": "types",
@@ -27,9 +30,10 @@ _HOME = {
     "Never": "stopping",
     "Request": "decoding",
     "Result": "types",
-    "SELECTORS": "selection.selectors",
+    "SELECTORS": "selection",
     "SamplingParams": "types",
     "Selection": "decoding",
+    "Selector": "selection",
     "Signals": "types",
     "UsageError": "errors",
     "generate": "decoding",
@@ -43,7 +47,10 @@ __all__ = [
     "ActivationSet",
     "At",
     "Budget",
+    "Candidates",
+    "Choice",
     "Completion",
+    "Consensus",
     "Distinct",
     "Engine",
     "Group",
@@ -54,6 +61,7 @@ __all__ = [
     "Result",
     "SamplingParams",
     "Selection",
+    "Selector",
     "Signals",
     "UsageError",
     "generate",

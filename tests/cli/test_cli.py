@@ -373,7 +373,7 @@ def test_public_names_exist() -> None:
 
 
 def test_what_can_be_named_is_listed(run: Run) -> None:
-    from nad.selection.selectors import SELECTORS
+    from nad.selection import SELECTORS
 
     code, out, _ = run("selectors")
     assert code == 0

@@ -112,3 +112,11 @@ def _kept_per_chunk(scores: np.ndarray, k: int, per_layer: int, chunk: int) -> l
 def jaccard(a: set[int], b: set[int]) -> float:
     """Eq. 4."""
     return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def weighted_jaccard(a: dict[int, float], b: dict[int, float]) -> float:
+    """Sum of minima over sum of maxima of the peaks, by neuron; negative peaks count as 0, and so do absent ones."""
+    ids = {*a, *b}
+    larger = math.fsum(max(a.get(i, 0.0), b.get(i, 0.0), 0.0) for i in ids)
+    smaller = math.fsum(max(min(a.get(i, 0.0), b.get(i, 0.0)), 0.0) for i in ids)
+    return smaller / larger if larger else 1.0

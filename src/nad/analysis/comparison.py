@@ -9,7 +9,7 @@ from nad.analysis.outcomes import Matched, Outcome, Sheet
 from nad.analysis.statistics import bootstrap_means
 from nad.errors import NadError, UsageError
 from nad.runs.records import Manifest, ProblemRecord, Run
-from nad.selection.choosers import Method
+from nad.selection import Selector, selector_spec
 from nad.stopping import Never, StopRule, parse_stop, stop_label
 
 AVERAGE, CEILING = "avg", "pass"
@@ -90,8 +90,8 @@ class _Judged:
     grades: tuple[bool | None, ...]
 
 
-def reselect(run: Run, methods: Sequence[Method], stops: Mapping[str, StopRule]) -> Selection:
-    """What each method would have chosen at each stop, over all problems of the run.
+def reselect(run: Run, selectors: Sequence[Selector], stops: Mapping[str, StopRule]) -> Selection:
+    """What each selector would have chosen at each stop, over all problems of the run.
 
     Raises UsageError for a run of prefixes, NadError for one without problems.
     """
@@ -100,7 +100,8 @@ def reselect(run: Run, methods: Sequence[Method], stops: Mapping[str, StopRule])
             f"the run was recorded with --stop-at {run.manifest.stop_at}: its answers have no end and no grade; "
             "record one with --stop-at none"
         )
-    judged = [_judge(record, run.manifest, methods, stops) for record in run]
+    named = {selector_spec(selector): selector for selector in selectors}
+    judged = [_judge(record, run.manifest, named, stops) for record in run]
     if not judged:
         raise NadError("the run holds no problem")
     reference, *_ = keys = list(judged[0].outcomes)
@@ -119,10 +120,10 @@ def reselect(run: Run, methods: Sequence[Method], stops: Mapping[str, StopRule])
 
 
 def _judge(
-    record: ProblemRecord, manifest: Manifest, methods: Sequence[Method], stops: Mapping[str, StopRule]
+    record: ProblemRecord, manifest: Manifest, selectors: Mapping[str, Selector], stops: Mapping[str, StopRule]
 ) -> _Judged:
-    sheet = Sheet(record, manifest, {"none": Never(), **stops}, {m.sight for m in methods if m.sight} | {"neurons"})
-    chosen = {(m.name, label): sheet.outcome(m, label) for label in stops for m in methods}
+    sheet = Sheet(record, manifest, {"none": Never(), **stops})
+    chosen = {(name, label): sheet.outcome(selectors[name], label) for label in stops for name in selectors}
     return _Judged(
         outcomes={(AVERAGE, "none"): sheet.average(), (CEILING, "none"): sheet.ceiling(), **chosen},
         where={label: sheet.where(label) for label in sheet.position},

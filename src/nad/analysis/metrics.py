@@ -8,7 +8,7 @@ from jaxtyping import Float, Num
 
 from nad.analysis.statistics import RESAMPLES, bootstrap_means
 from nad.analysis.summary import ProblemDigest
-from nad.selection.baselines import vote
+from nad.selection.votes import vote
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ def accuracy(problem: ProblemDigest, method: str, position: int | None) -> float
 def majority(problem: ProblemDigest) -> float:
     """Cons@n; a tie fails, and so does a problem without any vote (section 5.1)."""
     choice = vote(problem.answers, np.ones(problem.n))
-    return 0.0 if choice is None else float(problem.correct[choice.index])
+    return 0.0 if choice.index is None else float(problem.correct[choice.index])
 
 
 def full_tokens(problem: ProblemDigest) -> int:

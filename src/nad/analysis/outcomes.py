@@ -2,16 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cache
 
 import numpy as np
 
 from nad.analysis.statistics import auroc, pairs_above
 from nad.neurons.agreement import consensus_curve
 from nad.runs.records import Manifest, ProblemRecord
-from nad.selection.baselines import Candidates, NotApplicable
-from nad.selection.choosers import SIGHTS, Method
-from nad.selection.selectors import Choice, Consensus
+from nad.selection import Candidates, Consensus, NotApplicable, Selector
+from nad.selection.base import SETS, consensus_of
 from nad.stopping import StopRule, stop_position
 from nad.types import Signals
 
@@ -43,17 +42,16 @@ class Matched:
 class Sheet:
     """One problem, and what the methods see of it at each stop."""
 
-    def __init__(
-        self, record: ProblemRecord, manifest: Manifest, stops: Mapping[str, StopRule], sights: set[str]
-    ) -> None:
-        self._record, self._manifest, self._sights = record, manifest, sights
+    def __init__(self, record: ProblemRecord, manifest: Manifest, stops: Mapping[str, StopRule]) -> None:
+        self._record, self._manifest = record, manifest
         self._completions = [s.completion for s in record.samples]
         self._correct = [s.correct for s in record.samples]
         self._curve = record.group.prefixes
         self._lengths = np.array([len(c.tokens) for c in self._completions])
         tokens = [c.tokens for c in self._completions]
-        self.position = {label: stop_position(rule, tokens, self._curve) for label, rule in stops.items()}
+        self.position = {label: stop_position(rule, tokens) for label, rule in stops.items()}
         self._candidates: dict[str, Candidates] = {}
+        self._consensus = cache(self._consensus_of)
 
     def where(self, label: str) -> tuple[int, int]:
         """The stop's position in tokens, and how many prefixes are distinct there."""
@@ -72,13 +70,15 @@ class Sheet:
     def _full(self, value: float | None) -> Outcome:
         return Outcome(value, int(self._lengths.sum()), int(self._curve.computed[-1]), not_graded=value is None)
 
-    def outcome(self, method: Method, label: str) -> Outcome:
+    def outcome(self, selector: Selector, label: str) -> Outcome:
         position = self.position[label]
+        if label not in self._candidates:
+            self._candidates[label] = self._cut(label)
         try:
-            choice = self._choose(method, label)
+            choice = selector.choose(self._candidates[label])
         except NotApplicable as reason:
             return Outcome(None, 0, 0, note=str(reason))
-        if choice is None:
+        if choice.index is None:
             return self._full(0.0)
         rest = max(0, int(self._lengths[choice.index]) - position)
         value = self._correct[choice.index]
@@ -90,39 +90,35 @@ class Sheet:
             not_graded=value is None,
         )
 
-    def _choose(self, method: Method, label: str) -> Choice | None:
-        if method.sight is not None:
-            consensus = self._consensus[method.sight, self.position[label]]
-            return method.chooser.choose(consensus)  # type: ignore[arg-type]
-        if label not in self._candidates:
-            self._candidates[label] = self._cut(label)
-        return method.chooser.choose(self._candidates[label])  # type: ignore[arg-type]
-
     def _cut(self, label: str) -> Candidates:
-        """What baselines see. Only the stop `none` promises full answers, even where another stop comes too late."""
+        """What selectors see. Only the stop `none` promises full answers, even where another stop comes too late."""
         position, full = self.position[label], label == "none"
         signals = [c.signals for c in self._completions]
+
+        def agreement(of: str, weight: str) -> Consensus:
+            if weight == "peak":
+                if not full:
+                    raise NotApplicable("recorded peaks are those of full answers: the stop none")
+                return consensus_of(self._completions, of, weight)
+            return self._consensus(of)[position]
+
         return Candidates(
+            lengths=np.minimum(self._lengths, position),
+            full=full,
+            agreement=agreement,
+            recorded=[s and _cut_signals(s, position) for s in signals],
+            answers=[s.answer for s in self._record.samples] if self._manifest.votes else None,
             problem=self._record.problem,
-            n=len(self._completions),
-            signals=None if None in signals else [_cut_signals(s, position) for s in signals if s is not None],
-            lengths=self._lengths.tolist() if full else None,
-            answers=[s.answer for s in self._record.samples] if full else None,
-            votes=self._manifest.votes,
             consistent=self._record.consistent,
         )
 
-    @cached_property
-    def _consensus(self) -> dict[tuple[str, int], Consensus]:
-        """What selectors look at, for everything they can look at and every position."""
+    def _consensus_of(self, of: str) -> dict[int, Consensus]:
+        """The agreement of these sets at every stop position."""
         positions = sorted(set(self.position.values()))
-        found = {}
-        for sight in self._sights:
-            sets = SIGHTS[sight](self._completions)
-            sizes = np.array([s.growth(positions[-1]) for s in sets])
-            for position, similarity in zip(positions, consensus_curve(sets, positions), strict=True):
-                found[sight, position] = Consensus(similarity, sizes[:, position - 1])
-        return found
+        sets = SETS[of](self._completions)
+        sizes = np.array([s.growth(positions[-1]) for s in sets])
+        matrices = zip(positions, consensus_curve(sets, positions), strict=True)
+        return {position: Consensus(similarity, sizes[:, position - 1]) for position, similarity in matrices}
 
     def length_matched(self, label: str) -> Matched | None:
         """How minact and shortest rank right above wrong where lengths hardly differ; None without such pairs."""
@@ -133,7 +129,7 @@ class Sheet:
         right = np.array([c is True for c in self._correct])
         wrong = np.array([c is False for c in self._correct])
         pairs = near & right[:, None] & wrong[None, :]
-        fewest = -self._consensus["neurons", position].activated.astype(float)
+        fewest = -self._consensus("neurons")[position].activated.astype(float)
         minact, shortest = pairs_above(fewest, pairs), pairs_above(-lengths.astype(float), pairs)
         return Matched(int(pairs.sum()), minact, shortest) if minact is not None and shortest is not None else None
 

@@ -11,12 +11,15 @@ from nad.errors import NadError
 from nad.neurons.activation import ActivationSet
 from nad.neurons.agreement import consensus_curve
 from nad.runs.records import GradedSample, Manifest, ProblemRecord, Run
-from nad.selection.selectors import SELECTORS, Consensus
+from nad.selection import Candidates, Consensus, Selector, parse_selector
 from nad.selection.text_sets import token_sets
 from nad.stopping import CHUNK
 
-ON_TEXT = ("knn", "medoid", "dbscan")
-"""The control: these selectors also see the agreement of plain token sets, under the names knn@tokens, ..."""
+CHOOSERS = (
+    *("knn", "medoid", "dbscan", "minact", "maxact", "consensus-min"),
+    *("knn@tokens", "medoid@tokens", "dbscan@tokens"),
+)
+"""The selectors of tables, figures and the report; those of texts are a control."""
 STRONGEST = (2_000, 20_000, 200_000)
 """The sequence-level top-k of Fig. 7; the whole set stands beside them."""
 
@@ -144,12 +147,19 @@ def _choices(
     texts: list[ActivationSet],
     positions: Int[np.ndarray, " p"],
 ) -> dict[str, Int[np.ndarray, " p"]]:
-    agreement = consensus_curve(texts, positions.tolist())
-    seen = [Consensus(s, size) for s, size in zip(similarity, sizes, strict=True)]
-    read = [Consensus(s, size) for s, size in zip(agreement, sizes, strict=True)]
-    chosen = {name: [cls().choose(c).index for c in seen] for name, cls in SELECTORS.items()}
-    chosen |= {f"{name}@tokens": [SELECTORS[name]().choose(c).index for c in read] for name in ON_TEXT}
-    return {name: np.array(indices) for name, indices in chosen.items()}
+    read = consensus_curve(texts, positions.tolist())
+    seen = [
+        {"neurons": Consensus(mine, size), "tokens": Consensus(theirs, size)}
+        for mine, theirs, size in zip(similarity, read, sizes, strict=True)
+    ]
+    selectors = {spec: parse_selector(spec) for spec in CHOOSERS}
+    return {spec: np.array([_chosen(selector, at) for at in seen]) for spec, selector in selectors.items()}
+
+
+def _chosen(selector: Selector, seen: Mapping[str, Consensus]) -> int:
+    index = selector.choose(Candidates(seen["neurons"].activated, False, lambda of, weight: seen[of], ())).index
+    assert index is not None
+    return index
 
 
 def _chunks(samples: Iterable[GradedSample]) -> Float32[np.ndarray, "c 3"]:

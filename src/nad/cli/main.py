@@ -81,8 +81,7 @@ def generate(
 ) -> None:
     """Sample n answers, let their neurons choose one, and write only that one to its end."""
     from nad.decoding import Request
-    from nad.selection.selectors import SELECTORS
-    from nad.spec_grammar import parse_spec, with_entry_points
+    from nad.selection import parse_selector
     from nad.stopping import parse_stop
     from nad.types import SamplingParams
 
@@ -90,7 +89,7 @@ def generate(
         prompt=messages(read_prompt(prompt), system, raw),
         n=n,
         stop=parse_stop(stop_at),
-        selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector"),
+        selector=parse_selector(selector),
         params=SamplingParams(temperature, top_p, max_tokens, seed),
         rule=activation_rule(activation),
         raw=raw,
@@ -123,12 +122,11 @@ def score(
 ) -> None:
     """The neurons that given texts activate, one JSON line each, in one forward pass a text."""
     from nad.cli.score_lines import ScoreOptions, read_lines, score_lines
-    from nad.selection.selectors import SELECTORS
-    from nad.spec_grammar import parse_spec, with_entry_points
+    from nad.selection import parse_selector
 
     options = ScoreOptions(
         rule=activation_rule(activation),
-        selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector") if selector else None,
+        selector=parse_selector(selector) if selector else None,
         neurons=neurons,
         system=system,
         raw=raw,
@@ -159,16 +157,17 @@ def models() -> None:
 
 @app.command()
 def selectors() -> None:
-    """What --selector can name, with parameters and defaults."""
-    from dataclasses import fields
+    """What --selector can name, with what each needs, its parameters and their defaults."""
+    from nad.selection import all_selectors
+    from nad.spec_grammar import parameters
 
-    from nad.selection.selectors import SELECTORS
-    from nad.spec_grammar import with_entry_points
-
-    for name, cls in with_entry_points(SELECTORS, "nad.selectors").items():
-        print(f"{name:<16} {(cls.__doc__ or '').splitlines()[0]}")
-        for f in fields(cls):  # type: ignore[arg-type]
-            print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
+    for name, cls in all_selectors().items():
+        print(f"{name:<20} {(cls.__doc__ or '').splitlines()[0]}")
+        needs = ", ".join(sorted(cls().needs)) or "nothing"
+        either = " (texts with @tokens, @bigrams)" if "of" in {f.name for f in parameters(cls)} else ""
+        print(f"{'':<20}   needs {needs}{either}")
+        for f in parameters(cls):
+            print(f"{'':<20}   {f.name}={f.default}  {f.metadata.get('help', '')}")
 
 
 runs.register(app)

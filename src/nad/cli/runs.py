@@ -107,11 +107,11 @@ def select(
     from nad.analysis.comparison import parse_stops, reselect
     from nad.errors import UsageError
     from nad.runs.store import open_run
-    from nad.selection.choosers import default_methods, parse_method
+    from nad.selection import default_selectors, parse_selector
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; drop one")
-    methods = [parse_method(spec) for spec in dict.fromkeys(selector)] if selector else default_methods()
+    selectors = [parse_selector(spec) for spec in selector] if selector else default_selectors()
     stops = parse_stops(at)
     from nad.cli.show_generation import status
     from nad.cli.show_runs import selection_csv, selection_json, selection_text
@@ -120,7 +120,7 @@ def select(
     if missing := store.missing():
         _note(f"{len(missing)} of {len(store.problems)} problems are not there yet")
     with status("reading the run"):
-        selection = reselect(store, methods, stops)
+        selection = reselect(store, selectors, stops)
     show = selection_json if as_json else selection_csv if as_csv else selection_text
     print(show(selection))
 

@@ -12,8 +12,8 @@ import numpy as np
 from nad.engines.base import Engine
 from nad.errors import NadError, UsageError
 from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import Consensus, Selector
-from nad.types import Completion, Group, Message
+from nad.selection import Candidates, Selector
+from nad.types import Completion, Message
 
 _FORMS = '{"prompt", "completion"} or {"prompt_tokens", "completion_tokens"}'
 
@@ -122,7 +122,7 @@ def _choose(
         groups[line.prompt].append(i)
     chosen: dict[int, dict[str, object]] = {}
     for members in groups.values():
-        choice = selector.choose(Consensus.of(Group((), tuple(completions[i] for i in members), 0)))
+        choice = selector.choose(Candidates.of([completions[i] for i in members], full=True))
         for place, i in enumerate(members):
             score = float(choice.scores[place])
             chosen[i] = {"score": score if np.isfinite(score) else None, "selected": place == choice.index}
