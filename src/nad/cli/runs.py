@@ -96,14 +96,14 @@ def select(
     run: Annotated[str, typer.Argument(help="A run that `nad eval` recorded.")],
     selector: Annotated[
         list[str] | None,
-        typer.Option(help="A selector or baseline; may be repeated; knn@tokens looks at text. Default: all."),
+        typer.Option(help="A selector; may be repeated; knn@tokens looks at text. Default: all."),
     ] = None,
     at: Annotated[str, typer.Option(help="Stop rules, comma-separated.")] = "32,budget,distinct,none",
     partial: Annotated[bool, typer.Option("--partial", help="Also read a run that is not finished.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
 ) -> None:
-    """What every selector and baseline would have chosen in a recorded run, at every stop, without the model."""
+    """What every selector would have chosen in a recorded run, at every stop, without the model."""
     from nad.analysis.comparison import parse_stops, reselect
     from nad.errors import UsageError
     from nad.runs.store import open_run
@@ -114,15 +114,15 @@ def select(
     selectors = [parse_selector(spec) for spec in selector] if selector else default_selectors()
     stops = parse_stops(at)
     from nad.cli.show_generation import status
-    from nad.cli.show_runs import selection_csv, selection_json, selection_text
+    from nad.cli.show_runs import comparison_csv, comparison_json, comparison_text
 
     store = open_run(run, partial)
     if missing := store.missing():
         _note(f"{len(missing)} of {len(store.problems)} problems are not there yet")
     with status("reading the run"):
-        selection = reselect(store, selectors, stops)
-    show = selection_json if as_json else selection_csv if as_csv else selection_text
-    print(show(selection))
+        comparison = reselect(store, selectors, stops)
+    show = comparison_json if as_json else comparison_csv if as_csv else comparison_text
+    print(show(comparison))
 
 
 def _note(text: str) -> None:
