@@ -25,7 +25,7 @@ from nad.runs.evaluate import Settings, evaluate, sample_problem
 from nad.runs.records import GradedSample, Manifest, ProblemRecord
 from nad.runs.store import RunStore
 from nad.runs.text_ends import Spans
-from nad.selection.choosers import default_methods
+from nad.selection import default_selectors
 from nad.types import Completion, SamplingParams, Signals
 
 STOPS = "32,64,96,128,192,256,384,budget,distinct,none"
@@ -76,14 +76,14 @@ def selection(problems: int, n: int) -> dict[str, float]:
         store = _made_up_run(f"{folder}/run", problems, n)
         size = sum(part.stat().st_size for part in Path(folder).rglob("*.parquet"))
         begin, cpu = time.perf_counter(), time.process_time()
-        rows = reselect(store, default_methods(), parse_stops(STOPS)).rows
+        rows = reselect(store, default_selectors(), parse_stops(STOPS)).rows
         seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
     return {
         "problems": problems,
         "n": n,
         "stops": STOPS.count(",") + 1,
-        "methods": len(default_methods()),
+        "methods": len(default_selectors()),
         "rows": len(rows),
         "run_mb": round(size / 1e6, 1),
         "seconds": round(seconds, 1),

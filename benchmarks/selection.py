@@ -4,8 +4,9 @@ Run: python benchmarks/selection.py [--rounds 5]
 
 Samples are made here: 350,000 neurons, texts of 32,000 tokens. Most neurons that a text activates are activated early
 and shared with the others; the rest come one by one. Medians over the rounds, alternating in one process:
-- 64 samples, ten positions from 32 to 32,000, and all six selectors (target: 0.5 s);
+- 64 samples, ten positions from 32 to 32,000, and all seven selectors of agreement (target: 0.5 s);
 - 1,024 samples at one position, and all selectors (target: 5 s);
+- weighted by peaks: the matrices of the same 64 and 1,024 samples at one position;
 - pairs: the same matrices as a loop over the pairs of samples, the ratio's base, on 16 samples.
 Memory is the largest that numpy held beside the sets, the result included.
 """
@@ -19,9 +20,10 @@ from collections.abc import Callable
 import numpy as np
 
 from nad.neurons.activation import ActivationSet, activation_set
-from nad.neurons.agreement import consensus_curve
-from nad.selection.selectors import SELECTORS, Consensus
+from nad.neurons.agreement import consensus_curve, weighted_consensus_matrix
+from nad.selection import SELECTORS, Candidates, Consensus
 
+AGREEMENT = ("knn", "medoid", "dbscan", "minact", "maxact", "consensus-min", "consensus-max")
 NEURONS, TOKENS = 350_000, 32_000
 POSITIONS = [32, 64, 128, 256, 512, 1024, 2048, 4096, 8192, TOKENS]
 
@@ -35,16 +37,16 @@ def make_sets(n: int, mean_size: int, seed: int = 0) -> list[ActivationSet]:
 
 def _one(neuron: np.ndarray, likely: np.ndarray, rng: np.random.Generator) -> ActivationSet:
     wait = rng.exponential(2000 * (1.02 - likely[neuron]))
-    return activation_set(neuron, np.minimum(wait, TOKENS - 1).astype(np.int64), np.ones(len(neuron)))
+    return activation_set(neuron, np.minimum(wait, TOKENS - 1).astype(np.int64), rng.gamma(2.0, 1.0, len(neuron)))
 
 
 def choose_all(sets: list[ActivationSet], positions: list[int]) -> None:
     """Every consensus matrix, and every selector at every position."""
     for position, similarity in zip(positions, consensus_curve(sets, positions), strict=True):
         activated = np.array([np.count_nonzero(s.first_token < position) for s in sets])
-        consensus = Consensus(similarity, activated)
-        for selector in SELECTORS.values():
-            selector().choose(consensus)
+        candidates = Candidates(activated, False, lambda of, weight, known=Consensus(similarity, activated): known, ())
+        for name in AGREEMENT:
+            SELECTORS[name]().choose(candidates)
 
 
 def pair_by_pair(sets: list[ActivationSet], positions: list[int]) -> None:
@@ -79,6 +81,8 @@ def main() -> None:
     cases: dict[str, tuple[float, Callable[[], object]]] = {
         "64 samples, 10 positions": (0.5, lambda: choose_all(few, POSITIONS)),
         "1,024 samples, 1 position": (5.0, lambda: choose_all(many, [TOKENS])),
+        "64 samples, weighted": (0.0, lambda: weighted_consensus_matrix(few)),
+        "1,024 samples, weighted": (0.0, lambda: weighted_consensus_matrix(many)),
         "matrices of 16, 10 positions": (0.0, lambda: consensus_curve(few[:16], POSITIONS)),
         "the same pair by pair": (0.0, lambda: pair_by_pair(few[:16], POSITIONS)),
     }

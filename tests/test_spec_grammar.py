@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from nad.cli.options import activation_rule, messages, parse_template_args, read_prompt
+from nad.cli.options import messages, parse_template_args, read_prompt
 from nad.errors import UsageError
-from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import DBSCAN, KNN, SELECTORS, Medoid
+from nad.neurons.activation import ActivationRule, parse_rule
+from nad.selection import SELECTORS
+from nad.selection.agreement import DBSCAN, KNN, Medoid
 from nad.spec_grammar import parse_spec, spec_of
 from nad.stopping import At, Budget, Distinct, Never, parse_stop, stop_label
 from nad.types import Message, SamplingParams
@@ -26,6 +27,9 @@ def selector(spec: str) -> Any:
         ("knn:k=5", KNN(5)),
         ("knn:5", KNN(5)),
         ("medoid", Medoid()),
+        ("medoid@bigrams", Medoid(of="bigrams")),
+        ("knn@tokens:k=5", KNN(5, of="tokens")),
+        ("knn@neurons:5,weight=peak", KNN(5, weight="peak")),
         ("dbscan:quantile=0.5,min_samples=2", DBSCAN(0.5, 2)),
         ("dbscan:0.5,min_samples=2", DBSCAN(0.5, 2)),
     ],
@@ -42,14 +46,20 @@ def test_a_name_alone_is_its_own_spec(name: str) -> None:
 def test_changed_parameters_are_in_the_spec() -> None:
     assert spec_of(DBSCAN(0.5), SELECTORS) == "dbscan:quantile=0.5"
     assert selector(spec_of(DBSCAN(0.5, 2), SELECTORS)) == DBSCAN(0.5, 2)
+    assert spec_of(KNN(5, of="tokens"), SELECTORS) == "knn@tokens:k=5"
+    assert spec_of(KNN(weight="peak"), SELECTORS) == "knn:weight=peak"
+    assert spec_of(Medoid(of="neurons"), SELECTORS) == "medoid"
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("vote", "unknown selector 'vote'; allowed: knn, medoid, dbscan, minact, maxact, consensus-min"),
+        ("vote", "unknown selector 'vote'; allowed: knn, medoid, dbscan, minact, maxact, consensus-min, "),
         ("", "unknown selector ''"),
-        ("knn:n=3", "selector 'knn' has no parameter 'n'; allowed: k"),
+        ("knn:n=3", "selector 'knn' has no parameter 'n'; allowed: k, of, weight"),
+        ("minact@tokens", "selector 'minact' takes no @tokens; drop it"),
+        ("knn@", "of='' is unknown; allowed: neurons, tokens, bigrams"),
+        ("knn@tokens:of=bigrams", "selector knn:of is given twice"),
         ("medoid:3", "selector 'medoid' has no parameter"),
         ("knn:k=three", "selector knn:k must be int, got 'three'"),
         ("knn:k=1.5", "selector knn:k must be int, got '1.5'"),
@@ -106,24 +116,24 @@ def test_stop_rules_that_are_wrong(spec: str, message: str) -> None:
 
 
 def test_activation_rules_by_name() -> None:
-    assert activation_rule("top_k") == ActivationRule()
-    assert activation_rule("top_k:k=20,per_layer=4,per=chunk,chunk=8") == ActivationRule("top_k", 20, 4, "chunk", 8)
-    assert activation_rule("top_k:20,per_layer=4") == ActivationRule("top_k", 20, 4)
-    assert activation_rule("threshold:k=20") == ActivationRule("threshold", 20)
+    assert parse_rule("top_k") == ActivationRule()
+    assert parse_rule("top_k:k=20,per_layer=4,per=chunk,chunk=8") == ActivationRule("top_k", 20, 4, "chunk", 8)
+    assert parse_rule("top_k:20,per_layer=4") == ActivationRule("top_k", 20, 4)
+    assert parse_rule("eta:k=20") == ActivationRule("eta", 20)
 
 
 @pytest.mark.parametrize(
     ("spec", "message"),
     [
-        ("top", "unknown activation rule 'top'; allowed: top_k, threshold"),
+        ("top", "unknown activation rule 'top'; allowed: top_k, eta"),
         ("top_k:many", "must be int, got 'many'"),
-        ("top_k:threshold=threshold", "given twice"),
-        ("threshold:per=chunk", "per token only"),
+        ("top_k:keep=eta", "given twice"),
+        ("eta:per=chunk", "per token only"),
     ],
 )
 def test_activation_rules_that_are_wrong(spec: str, message: str) -> None:
     with pytest.raises(UsageError) as caught:
-        activation_rule(spec)
+        parse_rule(spec)
     assert message in str(caught.value)
 
 

@@ -4,38 +4,52 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nad.decoding import Request, Selection, generate, stream
+    from nad.decoding import Event, Finished, Progressed, Request, Selected, Text, generate, stream
     from nad.engines import load_engine
-    from nad.engines.base import Engine
+    from nad.engines.base import Engine, Rollout
+    from nad.engines.transformers.custom_generate import custom_generate
     from nad.errors import NadError, UsageError
     from nad.neurons.activation import ActivationRule, ActivationSet
-    from nad.selection.selectors import SELECTORS
-    from nad.stopping import At, Budget, Distinct, Never
+    from nad.selection import SELECTORS, Candidates, Choice, Consensus, Selector
+    from nad.stopping import At, Budget, Distinct, Never, Progress, StopRule
     from nad.types import Completion, Group, Message, Result, SamplingParams, Signals
 
 _HOME = {
+    "SELECTORS": "selection",
     "ActivationRule": "neurons.activation",
     "ActivationSet": "neurons.activation",
     "At": "stopping",
     "Budget": "stopping",
+    "Candidates": "selection",
+    "Choice": "selection",
     "Completion": "types",
+    "Consensus": "selection",
     "Distinct": "stopping",
     "Engine": "engines.base",
+    "Event": "decoding",
+    "Finished": "decoding",
     "Group": "types",
     "Message": "types",
     "NadError": "errors",
     "Never": "stopping",
+    "Progress": "stopping",
+    "Progressed": "decoding",
     "Request": "decoding",
     "Result": "types",
-    "SELECTORS": "selection.selectors",
+    "Rollout": "engines.base",
     "SamplingParams": "types",
-    "Selection": "decoding",
+    "Selected": "decoding",
+    "Selector": "selection",
     "Signals": "types",
+    "StopRule": "stopping",
+    "Text": "decoding",
     "UsageError": "errors",
+    "custom_generate": "engines.transformers.custom_generate",
     "generate": "decoding",
     "load_engine": "engines",
     "stream": "decoding",
 }
+"""The module each public name lives in."""
 
 __all__ = [
     "SELECTORS",
@@ -43,19 +57,31 @@ __all__ = [
     "ActivationSet",
     "At",
     "Budget",
+    "Candidates",
+    "Choice",
     "Completion",
+    "Consensus",
     "Distinct",
     "Engine",
+    "Event",
+    "Finished",
     "Group",
     "Message",
     "NadError",
     "Never",
+    "Progress",
+    "Progressed",
     "Request",
     "Result",
+    "Rollout",
     "SamplingParams",
-    "Selection",
+    "Selected",
+    "Selector",
     "Signals",
+    "StopRule",
+    "Text",
     "UsageError",
+    "custom_generate",
     "generate",
     "load_engine",
     "stream",

@@ -18,7 +18,7 @@ from nad.errors import UsageError
 from nad.prefixes import prefix_curve
 from nad.runs.records import MemoryRun
 from nad.runs.store import RunStore
-from nad.selection.choosers import default_methods, parse_method
+from nad.selection import default_selectors, parse_selector
 from nad.stopping import parse_stop, stop_position
 
 RUN = MemoryRun(
@@ -47,7 +47,7 @@ RUN = MemoryRun(
 
 
 def table(specs: list[str], at: str = "none", run: MemoryRun = RUN) -> Selection:
-    return reselect(run, [parse_method(spec) for spec in specs], parse_stops(at))
+    return reselect(run, [parse_selector(spec) for spec in specs], parse_stops(at))
 
 
 def row(selection: Selection, method: str, stop: str = "none") -> Row:
@@ -108,13 +108,13 @@ def test_what_needs_full_answers_does_not_apply_before() -> None:
     found = table(["cons", "shortest", "knn"], "2,budget:99,none")
     for stop in ("2", "budget:tokens=99"):
         assert row(found, "cons", stop).accuracy is None
-        assert row(found, "cons", stop).note == "needs full answers"
+        assert row(found, "cons", stop).note == "needs full answers: the stop none"
     assert row(found, "cons").note == ""
 
 
 def test_votes_on_programs_do_not_apply() -> None:
     run = MemoryRun(manifest(votes=False), RUN.problems)
-    assert row(table(["cons"], run=run), "cons").note == "the task's answers cannot be compared"
+    assert row(table(["cons"], run=run), "cons").note.startswith("the task's answers cannot be compared")
 
 
 def test_length_matched_pairs_by_hand() -> None:
@@ -179,8 +179,7 @@ def stored(tmp_path: Path) -> str:
 def test_the_command_prints_the_table_of_the_run(stored: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["select", stored, "--at", "1,none", "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
-    methods = [parse_method(m.name) for m in default_methods()]
-    expected = reselect(RUN, methods, parse_stops("1,none"))
+    expected = reselect(RUN, default_selectors(), parse_stops("1,none"))
     assert [r["accuracy"] for r in document["rows"]] == [r.accuracy for r in expected.rows]
     assert main(["select", stored, "--at", "1,none", "--csv"]) == 0
     lines = list(csv.DictReader(io.StringIO(capsys.readouterr().out)))
@@ -192,7 +191,7 @@ def test_the_table_for_people(stored: str, capsys: pytest.CaptureFixture[str]) -
     assert main(["select", stored, "--at", "1,none", "--selector", "knn", "--selector", "cons"]) == 0
     out, err = capsys.readouterr()
     assert out.splitlines()[0] == "planted, planted, 2 problems x 3 samples"
-    assert "not applicable, needs full answers: cons at 1" in out
+    assert "not applicable, needs full answers: the stop none: cons at 1" in out
     # a: 2, 1 neurons against 1; b: 1 against 2 and 2
     assert "stop 1: AUROC minact 0.625, shortest 0.500 (4 pairs in 2 problems)" in out
     assert err == ""

@@ -161,7 +161,7 @@ def test_stop_rules(run: Run, model: Path, stop: str) -> None:
         (["generate", "x", "--selector", "vote"], ["unknown selector 'vote'", "consensus-min"]),
         (["generate", "x", "--selector", "knn:n=3"], ["no parameter 'n'", "allowed: k"]),
         (["generate", "x", "--selector", "knn:k=0"], ["k must be at least 1"]),
-        (["generate", "x", "--activation", "all"], ["unknown activation rule 'all'", "top_k, threshold"]),
+        (["generate", "x", "--activation", "all"], ["unknown activation rule 'all'", "top_k, eta"]),
         (["generate", "x", "--template-arg", "thinking"], ["KEY=VALUE"]),
         (["generate", "x", "--system", "s", "--raw"], ["--system needs the chat template"]),
         (["generate", "x", "--model", "no-such-model"], ["no model 'no-such-model'", "hub id"]),
@@ -373,7 +373,7 @@ def test_public_names_exist() -> None:
 
 
 def test_what_can_be_named_is_listed(run: Run) -> None:
-    from nad.selection.selectors import SELECTORS
+    from nad.selection import SELECTORS
 
     code, out, _ = run("selectors")
     assert code == 0

@@ -17,7 +17,7 @@ from nad.cli.score_lines import Line, ScoreOptions, read_lines, score_lines
 from nad.engines.transformers.engine import TransformersEngine
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import Medoid
+from nad.selection.agreement import Medoid
 from nad.stopping import Never
 from nad.types import SamplingParams
 

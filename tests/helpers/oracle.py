@@ -69,7 +69,7 @@ def kept_by_top_k(token_scores: np.ndarray, k: int, per_layer: int) -> set[tuple
     return kept
 
 
-def kept_by_threshold(token_scores: np.ndarray, k: int, per_layer: int) -> set[tuple[int, int]]:
+def kept_by_eta(token_scores: np.ndarray, k: int, per_layer: int) -> set[tuple[int, int]]:
     """The literal Eq. 2: every neuron whose score is at least eta."""
     eta = threshold(token_scores, k, per_layer)
     return {(int(layer), int(i)) for layer, i in zip(*np.where(token_scores >= eta), strict=True)}
@@ -87,10 +87,10 @@ def union(scores: np.ndarray, kept: Sequence[set[tuple[int, int]]]) -> Activated
 
 
 def activated(scores: np.ndarray, rule: str, k: int, per_layer: int, chunk: int = 32) -> Activated:
-    """The neurons of one completion under `top_k`, `threshold` or `chunk`."""
+    """The neurons of one completion under `top_k`, `eta` or `chunk`."""
     if rule == "chunk":
         return union(scores, _kept_per_chunk(scores, k, per_layer, chunk))
-    keep = {"top_k": kept_by_top_k, "eta": kept_by_threshold}[rule]
+    keep = {"top_k": kept_by_top_k, "eta": kept_by_eta}[rule]
     return union(scores, [keep(token, k, per_layer) for token in scores])
 
 
@@ -112,3 +112,11 @@ def _kept_per_chunk(scores: np.ndarray, k: int, per_layer: int, chunk: int) -> l
 def jaccard(a: set[int], b: set[int]) -> float:
     """Eq. 4."""
     return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def weighted_jaccard(a: dict[int, float], b: dict[int, float]) -> float:
+    """Sum of minima over sum of maxima of the peaks, by neuron; negative peaks count as 0, and so do absent ones."""
+    ids = {*a, *b}
+    larger = math.fsum(max(a.get(i, 0.0), b.get(i, 0.0), 0.0) for i in ids)
+    smaller = math.fsum(max(min(a.get(i, 0.0), b.get(i, 0.0)), 0.0) for i in ids)
+    return smaller / larger if larger else 1.0

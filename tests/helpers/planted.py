@@ -1,13 +1,16 @@
 """Recorded runs made by hand, and an engine and a task made for recording: no model, seconds at most."""
 
 import time
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 
 from nad.neurons.activation import ActivationRule, activation_set
+from nad.prefixes import PrefixTree
 from nad.runs.records import GradedSample, Manifest, ProblemRecord
+from nad.stopping import Progress, StopRule, progress_of
 from nad.tasks import Problem
 from nad.types import Completion, Group, SamplingParams, Signals
 
@@ -36,8 +39,9 @@ def sample(
     found = activation_set(np.array(ids, dtype=int), first, np.arange(len(ids)) + 0.5)
     text = " ".join(map(str, tokens))
     ends = np.cumsum([len(str(t)) + (i > 0) for i, t in enumerate(tokens)])
-    completion = Completion(index, tuple(tokens), text, "stop", found, signals(len(tokens), confidence))
-    return GradedSample(completion, answer, correct, 0.5, tuple(ends.tolist()))
+    said = signals(len(tokens), confidence)
+    completion = Completion(index, tuple(tokens), text, "stop", found, said, tuple(ends.tolist()))
+    return GradedSample(completion, answer, correct, 0.5)
 
 
 def record(problem: str, samples: list[GradedSample], **changes: object) -> ProblemRecord:
@@ -108,6 +112,7 @@ class PlantedEngine:
     neurons: int = 100
     notes: tuple[str, ...] = ()
     eos: frozenset[int] = frozenset({END})
+    rollouts: int = 1
     asked: list[int] = field(default_factory=list, compare=False)
 
     def encode(self, prompt: object, raw: bool = False, template_args: object = None) -> tuple[int, ...]:
@@ -120,11 +125,10 @@ class PlantedEngine:
     def decode(self, tokens: object) -> str:
         return "".join(f"{t} " for t in tokens if t != END)  # type: ignore[attr-defined]
 
-    def sample(self, prompt_tokens, n, params, stop, rule, signals=False) -> Group:  # type: ignore[no-untyped-def]
+    def start(self, prompt_tokens, n, params, rule, signals=False) -> "PlantedRollout":  # type: ignore[no-untyped-def]
         self.asked.append(params.seed)
         time.sleep(self.seconds)
-        completions = tuple(self._completion(i, params, signals) for i in range(n))
-        return Group(tuple(prompt_tokens), completions, sum(len(c.tokens) for c in completions), 0.25, 0.25)
+        return PlantedRollout(tuple(prompt_tokens), [self._completion(i, params, signals) for i in range(n)])
 
     def _completion(self, index: int, params: SamplingParams, with_signals: bool) -> Completion:
         draw = np.random.default_rng([params.seed % 2**32, index])
@@ -134,8 +138,35 @@ class PlantedEngine:
         made = signals(len(tokens)) if with_signals else None
         return Completion(index, tokens, self.decode(tokens), "stop", found, made)
 
-    def extend(self, prompt_tokens, completion, params):  # type: ignore[no-untyped-def]
-        raise NotImplementedError
-
     def score(self, prompt_tokens, completion_tokens, rule, signals=False):  # type: ignore[no-untyped-def]
         raise NotImplementedError
+
+    def close(self) -> None:
+        pass
+
+
+@dataclass
+class PlantedRollout:
+    """Completions that are written at once, whatever the stop."""
+
+    prompt: tuple[int, ...]
+    completions: list[Completion]
+
+    def __enter__(self) -> "PlantedRollout":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    def until(self, stop: StopRule) -> Iterator[Progress]:
+        tree = PrefixTree(len(self.completions))
+        for i, completion in enumerate(self.completions):
+            tree.add(i, completion.tokens, ended=True)
+        return progress_of(tree)
+
+    def group(self) -> Group:
+        computed = sum(len(c.tokens) for c in self.completions)
+        return Group(self.prompt, tuple(self.completions), computed, 0.25, 0.25)
+
+    def keep(self, samples: Sequence[int], capture: bool = True) -> None:
+        self.completions = [c for c in self.completions if c.index in samples]

@@ -98,10 +98,15 @@ def built(config: PretrainedConfig, dtype: torch.dtype = torch.float32, seed: in
 
 
 def tiny_engine(
-    family: str = "llama", dtype: torch.dtype = torch.float32, share: bool = True, eos: Any = None, **changes: Any
+    family: str = "llama",
+    dtype: torch.dtype = torch.float32,
+    share: bool = True,
+    eos: Any = None,
+    fast_cpu: bool = True,
+    **changes: Any,
 ) -> TransformersEngine:
     """An engine on `tiny_model`; `eos` replaces the stop tokens of its generation settings."""
     model = tiny_model(family, dtype, **changes)
     if eos is not None:
         model.generation_config.eos_token_id = eos
-    return TransformersEngine(model, tiny_tokenizer(), f"tiny-{family}", share_prefixes=share)
+    return TransformersEngine(model, tiny_tokenizer(), f"tiny-{family}", share_prefixes=share, fast_cpu=fast_cpu)

@@ -76,12 +76,12 @@ def test_the_strongest_are_a_subset_no_other_neuron_beats(found: ActivationSet, 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"threshold": "top"}, "threshold='top' is unknown; allowed: top_k, threshold"),
+        ({"keep": "top"}, "keep='top' is unknown; allowed: top_k, eta"),
         ({"per": "layer"}, "per='layer' is unknown; allowed: token, chunk"),
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"per_layer": 0}, "per_layer must be at least 1"),
         ({"chunk": -1}, "chunk must be at least 1"),
-        ({"threshold": "threshold", "per": "chunk"}, "per token only"),
+        ({"keep": "eta", "per": "chunk"}, "per token only"),
     ],
 )
 def test_rules_that_make_no_sense(values: dict[str, Any], message: str) -> None:

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from made import activation_sets, of
-from oracle import jaccard
+from oracle import jaccard, weighted_jaccard
 from scipy.spatial.distance import cdist
 
 from nad.neurons.activation import ActivationSet
-from nad.neurons.agreement import consensus_curve, consensus_matrix
+from nad.neurons.agreement import consensus_curve, consensus_matrix, weighted_consensus_matrix
 
 several = st.lists(activation_sets(), min_size=1, max_size=6)
 
@@ -80,3 +80,36 @@ def test_blocks_of_any_width_give_the_same(found: list[ActivationSet]) -> None:
         patch.setattr("nad.neurons.agreement._BLOCK_BYTES", 4 * len(found) * 3)
         patch.setattr("nad.neurons.agreement._BLOCK_COLUMNS", 1)
         assert np.array_equal(consensus_curve(found, [2, 5]), whole)
+
+
+def by_neuron(found: Sequence[ActivationSet]) -> list[dict[int, float]]:
+    return [dict(zip(s.neuron.tolist(), s.peak.astype(float).tolist(), strict=True)) for s in found]
+
+
+def test_peaks_weigh_by_hand() -> None:
+    """Minima 1 + 0, maxima 3 + 2; a negative peak counts as none."""
+    a, b, c = of([1, 2], peak=[3, 2]), of([1], peak=[1]), of([1], peak=[-4])
+    expected = [[1, 1 / 5, 0], [1 / 5, 1, 0], [0, 0, 1]]
+    assert weighted_consensus_matrix([a, b, c]).tolist() == expected
+    assert weighted_consensus_matrix([c, of([])]).tolist() == [[1, 1], [1, 1]]
+
+
+@given(several)
+def test_weighted_matrix_equals_plain_loops_exactly(found: list[ActivationSet]) -> None:
+    expected = [[weighted_jaccard(a, b) for b in by_neuron(found)] for a in by_neuron(found)]
+    assert weighted_consensus_matrix(found).tolist() == expected
+
+
+def test_the_weighted_matrix_of_large_sets_is_exact() -> None:
+    """Neurons over several blocks, peaks from 1e-6 to 60,000."""
+    rng = np.random.default_rng(0)
+    ids = [np.flatnonzero(rng.random(40_000) < share) for share in (0.01, 0.3, 0.5, 0.3)]
+    found = [of(i.tolist(), peak=(10 ** rng.uniform(-6, 4.7, len(i))).tolist()) for i in ids]
+    expected = [[weighted_jaccard(a, b) for b in by_neuron(found)] for a in by_neuron(found)]
+    assert weighted_consensus_matrix(found).tolist() == expected
+
+
+@given(several)
+def test_equal_peaks_weigh_nothing(found: list[ActivationSet]) -> None:
+    flat = [of(s.neuron.tolist(), peak=[2.0] * len(s)) for s in found]
+    np.testing.assert_allclose(weighted_consensus_matrix(flat), consensus_matrix(flat), rtol=1e-12)

@@ -15,7 +15,7 @@ from nad.runs.evaluate import Settings, evaluate
 from nad.runs.records import MemoryRun
 from nad.runs.replay_engine import ReplayEngine
 from nad.runs.store import RunStore
-from nad.selection.selectors import MinAct
+from nad.selection.agreement import MinAct
 from nad.stopping import At, Never
 from nad.types import SamplingParams
 

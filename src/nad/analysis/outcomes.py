@@ -1,33 +1,45 @@
-"""One recorded problem at every stop: what each method would have seen there, chosen, and cost."""
+"""From a record to numbers: what each method chooses on a problem at each stop, whether that is right, what it costs.
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property
+`nad select`, `nad tables`, `nad figures` and `nad report` all read their accuracies and tokens off these outcomes.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 
-from nad.analysis.statistics import auroc, pairs_above
+from nad.analysis.statistics import Estimate, auroc, estimates, pairs_above
 from nad.neurons.agreement import consensus_curve
 from nad.runs.records import Manifest, ProblemRecord
-from nad.selection.baselines import Candidates, NotApplicable
-from nad.selection.choosers import SIGHTS, Method
-from nad.selection.selectors import Choice, Consensus
-from nad.stopping import StopRule, stop_position
-from nad.types import Signals
+from nad.selection import Candidates, Consensus, NotApplicable, Selector
+from nad.selection.base import SETS, consensus_of
+from nad.stopping import Never, StopRule, stop_position
 
+AVERAGE, CEILING = "avg", "pass"
+"""Methods that choose nothing: the mean over the samples (Avg@n), and whether any is right (pass@n)."""
+FULL = "none"
+"""The label of the stop at which all samples have run to their end."""
 MATCHED_WITHIN = 0.1
 """Lengths that differ by at most this share of the longer one count as equal."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one method did on one problem at one stop. `value` is its accuracy, None when it is not known."""
+    """What one method did on one problem at one stop.
+
+    `index` is the sample it chose, None for none. `value` is its accuracy, None when it is not known: what it chose is
+    not graded, or, with a `note`, it does not apply. `sampled` counts tokens as the paper does (n prefixes and the
+    winner's rest), `computed` counts identical prefixes once, `full` those of n full answers; all are 0 where it does
+    not apply.
+    """
 
     value: float | None
     sampled: int
     computed: int
+    full: int
+    index: int | None = None
     auroc: float | None = None
-    not_graded: bool = False
     note: str = ""
 
 
@@ -41,88 +53,84 @@ class Matched:
 
 
 class Sheet:
-    """One problem, and what the methods see of it at each stop."""
+    """One recorded problem at several stops, the end of all answers always among them."""
 
-    def __init__(
-        self, record: ProblemRecord, manifest: Manifest, stops: Mapping[str, StopRule], sights: set[str]
-    ) -> None:
-        self._record, self._manifest, self._sights = record, manifest, sights
+    def __init__(self, record: ProblemRecord, manifest: Manifest, stops: Mapping[str, StopRule]) -> None:
+        self._record, self._manifest = record, manifest
         self._completions = [s.completion for s in record.samples]
-        self._correct = [s.correct for s in record.samples]
+        self._correct = np.array([np.nan if s.correct is None else float(s.correct) for s in record.samples])
         self._curve = record.group.prefixes
-        self._lengths = np.array([len(c.tokens) for c in self._completions])
         tokens = [c.tokens for c in self._completions]
-        self.position = {label: stop_position(rule, tokens, self._curve) for label, rule in stops.items()}
-        self._candidates: dict[str, Candidates] = {}
+        self._lengths = np.array([len(t) for t in tokens])
+        self.position = {label: stop_position(rule, tokens) for label, rule in {FULL: Never(), **stops}.items()}
+        self.consensus = cache(self._consensus)
+        self._candidates = cache(self._cut)
 
     def where(self, label: str) -> tuple[int, int]:
         """The stop's position in tokens, and how many prefixes are distinct there."""
         return self.position[label], int(self._curve.distinct[self.position[label] - 1])
 
-    def average(self) -> Outcome:
-        """Avg@n: the mean over the graded samples."""
-        grades = [float(c) for c in self._correct if c is not None]
-        return self._full(float(np.mean(grades)) if grades else None)
+    def outcomes(self, selectors: Mapping[str, Selector], labels: Iterable[str]) -> dict[tuple[str, str], Outcome]:
+        """What the mean, the ceiling and, at these stops, each selector did: by method and stop."""
+        graded = self._correct[np.isfinite(self._correct)]
+        chosen = {(name, label): self._outcome(s, label) for label in labels for name, s in selectors.items()}
+        return {
+            (AVERAGE, FULL): self._whole(float(graded.mean()) if len(graded) else None),
+            (CEILING, FULL): self._whole(float(graded.max()) if len(graded) else None),
+            **chosen,
+        }
 
-    def ceiling(self) -> Outcome:
-        """pass@n: whether any sample is right, the most a choice can reach."""
-        grades = [c for c in self._correct if c is not None]
-        return self._full(float(any(grades)) if grades else None)
+    def _whole(self, value: float | None) -> Outcome:
+        full = int(self._lengths.sum())
+        return Outcome(value, full, int(self._curve.computed[-1]), full)
 
-    def _full(self, value: float | None) -> Outcome:
-        return Outcome(value, int(self._lengths.sum()), int(self._curve.computed[-1]), not_graded=value is None)
-
-    def outcome(self, method: Method, label: str) -> Outcome:
-        position = self.position[label]
+    def _outcome(self, selector: Selector, label: str) -> Outcome:
         try:
-            choice = self._choose(method, label)
+            choice = selector.choose(self._candidates(label))
         except NotApplicable as reason:
-            return Outcome(None, 0, 0, note=str(reason))
-        if choice is None:
-            return self._full(0.0)
+            return Outcome(None, 0, 0, 0, note=str(reason))
+        if choice.index is None:  # a vote that failed is a wrong answer (section 5.1)
+            return self._whole(0.0)
+        position, value = self.position[label], self._correct[choice.index]
         rest = max(0, int(self._lengths[choice.index]) - position)
-        value = self._correct[choice.index]
+        ranking = auroc(choice.scores[self._correct == 1], choice.scores[self._correct == 0])
         return Outcome(
-            value=None if value is None else float(value),
+            value=float(value) if np.isfinite(value) else None,
             sampled=int(np.minimum(self._lengths, position).sum()) + rest,
             computed=int(self._curve.computed[position - 1]) + rest,
-            auroc=auroc(choice.scores, self._correct),
-            not_graded=value is None,
+            full=int(self._lengths.sum()),
+            index=choice.index,
+            auroc=ranking if np.isfinite(ranking) else None,
         )
 
-    def _choose(self, method: Method, label: str) -> Choice | None:
-        if method.sight is not None:
-            consensus = self._consensus[method.sight, self.position[label]]
-            return method.chooser.choose(consensus)  # type: ignore[arg-type]
-        if label not in self._candidates:
-            self._candidates[label] = self._cut(label)
-        return method.chooser.choose(self._candidates[label])  # type: ignore[arg-type]
-
     def _cut(self, label: str) -> Candidates:
-        """What baselines see. Only the stop `none` promises full answers, even where another stop comes too late."""
-        position, full = self.position[label], label == "none"
-        signals = [c.signals for c in self._completions]
+        """What selectors see. Only the stop `none` promises full answers, even where another stop comes too late."""
+        position, full = self.position[label], label == FULL and self._manifest.stop_at == FULL
+
+        def agreement(of: str, weight: str) -> Consensus:
+            if weight == "none":
+                return self.consensus(of)[position]
+            if not full:
+                raise NotApplicable("recorded peaks are those of full answers: the stop none")
+            return consensus_of(self._completions, of, weight)
+
         return Candidates(
+            lengths=np.minimum(self._lengths, position),
+            full=full,
+            agreement=agreement,
+            recorded=[c.signals and c.signals.prefix(position) for c in self._completions],
+            answers=[s.answer for s in self._record.samples] if self._manifest.votes else None,
             problem=self._record.problem,
-            n=len(self._completions),
-            signals=None if None in signals else [_cut_signals(s, position) for s in signals if s is not None],
-            lengths=self._lengths.tolist() if full else None,
-            answers=[s.answer for s in self._record.samples] if full else None,
-            votes=self._manifest.votes,
             consistent=self._record.consistent,
         )
 
-    @cached_property
-    def _consensus(self) -> dict[tuple[str, int], Consensus]:
-        """What selectors look at, for everything they can look at and every position."""
+    def _consensus(self, of: str) -> dict[int, Consensus]:
+        """The agreement of these sets at the position of every stop."""
         positions = sorted(set(self.position.values()))
-        found = {}
-        for sight in self._sights:
-            sets = SIGHTS[sight](self._completions)
-            sizes = np.array([s.growth(positions[-1]) for s in sets])
-            for position, similarity in zip(positions, consensus_curve(sets, positions), strict=True):
-                found[sight, position] = Consensus(similarity, sizes[:, position - 1])
-        return found
+        sets = SETS[of](self._completions)
+        sizes = np.array([s.growth(positions[-1])[np.array(positions) - 1] for s in sets])
+        matrices = zip(positions, consensus_curve(sets, positions), sizes.T, strict=True)
+        return {position: Consensus(similarity, activated) for position, similarity, activated in matrices}
 
     def length_matched(self, label: str) -> Matched | None:
         """How minact and shortest rank right above wrong where lengths hardly differ; None without such pairs."""
@@ -130,19 +138,43 @@ class Sheet:
         lengths = np.minimum(self._lengths, position)
         apart = np.abs(lengths[:, None] - lengths[None, :])
         near = apart <= MATCHED_WITHIN * np.maximum(lengths[:, None], lengths[None, :])
-        right = np.array([c is True for c in self._correct])
-        wrong = np.array([c is False for c in self._correct])
-        pairs = near & right[:, None] & wrong[None, :]
-        fewest = -self._consensus["neurons", position].activated.astype(float)
+        pairs = near & (self._correct == 1)[:, None] & (self._correct == 0)[None, :]
+        fewest = -self.consensus("neurons")[position].activated.astype(float)
         minact, shortest = pairs_above(fewest, pairs), pairs_above(-lengths.astype(float), pairs)
         return Matched(int(pairs.sum()), minact, shortest) if minact is not None and shortest is not None else None
 
 
-def _cut_signals(signals: Signals, position: int) -> Signals:
-    return replace(
-        signals,
-        logprob=signals.logprob[:position],
-        entropy=signals.entropy[:position],
-        self_certainty=signals.self_certainty[:position],
-        confidence=signals.confidence[:position],
-    )
+@dataclass(frozen=True)
+class Tally:
+    """What one method did at one stop over problems; `problems` count, whose value is known.
+
+    `not_graded` are those whose choice is not graded. Tokens are sums over all problems where the method applies.
+    """
+
+    accuracy: Estimate
+    problems: int
+    not_graded: int
+    sampled: int
+    computed: int
+    full: int
+
+    @property
+    def saved(self) -> float | None:
+        """The difference to n full answers, as a share of them; None where nothing applies."""
+        return 1 - self.sampled / self.full if self.full else None
+
+
+def tallies(columns: Sequence[Sequence[Outcome]]) -> list[Tally]:
+    """Each method's outcomes, a column of one for each problem, in one bootstrap: they share its draws."""
+    values = np.array([[o.value for o in column] for column in columns], dtype=float).T  # None becomes nan
+    return [
+        Tally(
+            accuracy=accuracy,
+            problems=sum(o.value is not None for o in column),
+            not_graded=sum(o.value is None and not o.note for o in column),
+            sampled=sum(o.sampled for o in column),
+            computed=sum(o.computed for o in column),
+            full=sum(o.full for o in column),
+        )
+        for accuracy, column in zip(estimates(values), columns, strict=True)
+    ]

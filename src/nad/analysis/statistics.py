@@ -1,42 +1,62 @@
-"""How sure an accuracy is: bootstrap over problems; and how well a score ranks the right above the wrong."""
+"""How sure a number is: bootstrap over problems; and how well a score ranks the right above the wrong."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Num
 
 RESAMPLES = 10_000
 
 
-def bootstrap_means(values: Float[np.ndarray, "problems columns"], seed: int = 0) -> Float[np.ndarray, "2 columns"]:
-    """Percentile 95 % intervals of the columns' means when problems are drawn again with replacement.
+@dataclass(frozen=True)
+class Estimate:
+    """A mean over problems with its 95 % interval; the ends are nan with fewer than two problems."""
 
-    NaN is no value: a mean is over the problems that have one; a column without any has the interval NaN.
-    """
+    value: float
+    low: float
+    high: float
+
+
+def drawn_sums(values: Float[np.ndarray, "problems columns"], seed: int = 0) -> Float[np.ndarray, "draws columns"]:
+    """Column sums over problems drawn again with replacement; the same draws for all columns, and for every call."""
     problems = len(values)
-    draws = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), RESAMPLES)
-    there = ~np.isnan(values)
-    weights = draws.astype(float)
-    counts = weights @ there
-    means = np.divide(
-        weights @ np.where(there, values, 0.0), counts, out=np.full(counts.shape, np.nan), where=counts > 0
-    )
-    intervals = np.full((2, values.shape[1]), np.nan)
+    weights = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), RESAMPLES)
+    return weights.astype(float) @ values
+
+
+def drawn_means(values: Float[np.ndarray, "problems columns"], seed: int = 0) -> Float[np.ndarray, "draws columns"]:
+    """The same of means; nan values are left out, and a draw of nothing else is nan."""
+    there = np.isfinite(values)
+    both = drawn_sums(np.concatenate([there, np.where(there, values, 0.0)], axis=1).astype(float), seed)
+    count, total = np.split(both, 2, axis=1)
+    return np.divide(total, count, out=np.full(total.shape, np.nan), where=count > 0)
+
+
+def estimates(values: Float[np.ndarray, "problems columns"]) -> list[Estimate]:
+    """The mean of each column with the percentile interval of its draws; nan values (not graded) are left out."""
+    there = np.isfinite(values)
+    count = there.sum(axis=0)
+    means = np.divide(np.where(there, values, 0.0).sum(axis=0), count, out=np.full(len(count), np.nan), where=count > 0)
+    bounds = np.full((2, len(count)), np.nan)
+    drawn = drawn_means(values)
     # A column that few problems have can miss in some draws; the percentiles of the others are far faster.
-    whole, some = (counts > 0).all(axis=0), there.any(axis=0)
-    intervals[:, whole] = np.percentile(means[:, whole], [2.5, 97.5], axis=0)
-    intervals[:, some & ~whole] = np.nanpercentile(means[:, some & ~whole], [2.5, 97.5], axis=0)
-    return intervals
+    whole = np.isfinite(drawn).all(axis=0)
+    for columns, percentiles in ((whole & (count > 1), np.percentile), (~whole & (count > 1), np.nanpercentile)):
+        bounds[:, columns] = percentiles(drawn[:, columns], [2.5, 97.5], axis=0)
+    return [Estimate(*map(float, column)) for column in zip(means, *bounds, strict=True)]
 
 
-def auroc(scores: Float[np.ndarray, " n"], correct: Sequence[bool | None]) -> float | None:
-    """Chance that a right sample scores above a wrong one, ties counted half; None without both kinds."""
-    right = scores[[i for i, c in enumerate(correct) if c is True]]
-    wrong = scores[[i for i, c in enumerate(correct) if c is False]]
+def auroc(right: Num[np.ndarray, " a"], wrong: Num[np.ndarray, " b"]) -> float:
+    """Probability that a value of `right` is larger than one of `wrong`, ties counted half; nan without a pair.
+
+    0.5 is no separation, 1 a perfect one.
+    """
     if not len(right) or not len(wrong):
-        return None
-    above, level = (right[:, None] > wrong).sum(), (right[:, None] == wrong).sum()
-    return float((above + 0.5 * level) / (len(right) * len(wrong)))
+        return np.nan
+    ordered = np.sort(wrong)
+    below, not_above = np.searchsorted(ordered, right, side="left"), np.searchsorted(ordered, right, side="right")
+    return float((below + not_above).sum() / (2 * len(right) * len(wrong)))
 
 
 def pairs_above(scores: Float[np.ndarray, " n"], pairs: Bool[np.ndarray, "n n"]) -> float | None:
@@ -45,3 +65,9 @@ def pairs_above(scores: Float[np.ndarray, " n"], pairs: Bool[np.ndarray, "n n"])
         return None
     i, j = pairs.nonzero()
     return float(((scores[i] > scores[j]) + 0.5 * (scores[i] == scores[j])).mean())
+
+
+def mean(values: Sequence[float | None]) -> float | None:
+    """The mean of those that are known; None without any."""
+    known = [v for v in values if v is not None]
+    return float(np.mean(known)) if known else None

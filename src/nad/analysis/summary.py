@@ -1,22 +1,27 @@
 """What tables, figures and the report need of a run, read in one pass: small enough to keep for every problem."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
 from jaxtyping import Float, Float32, Int
 
+from nad.analysis.outcomes import FULL, Outcome, Sheet, Tally, tallies
 from nad.errors import NadError
 from nad.neurons.activation import ActivationSet
 from nad.neurons.agreement import consensus_curve
 from nad.runs.records import GradedSample, Manifest, ProblemRecord, Run
-from nad.selection.selectors import SELECTORS, Consensus
-from nad.selection.text_sets import token_sets
-from nad.stopping import CHUNK
+from nad.selection import parse_selector
+from nad.selection.base import SETS
+from nad.stopping import CHUNK, At
 
-ON_TEXT = ("knn", "medoid", "dbscan")
-"""The control: these selectors also see the agreement of plain token sets, under the names knn@tokens, ..."""
+AGREEMENT = (
+    *("knn", "medoid", "dbscan", "minact", "maxact", "consensus-min", "consensus-max"),
+    *("knn@tokens", "medoid@tokens", "dbscan@tokens"),
+)
+"""The selectors of tables, figures and the report; the last three are a control that reads no neuron."""
+VOTE = "cons"
 STRONGEST = (2_000, 20_000, 200_000)
 """The sequence-level top-k of Fig. 7; the whole set stands beside them."""
 
@@ -25,11 +30,11 @@ STRONGEST = (2_000, 20_000, 200_000)
 class ProblemDigest:
     """One problem's samples at its stop positions: 32, 64, 128, ... and, last, its longest sample.
 
-    `correct` is 1, 0 or nan (not graded); `entropy` is each sample's mean in nats, nan without signals; `chosen` maps a
-    selector to the sample it picks at each position; `text_end` is how many characters of a text stand there, None when
-    that is not recorded; `growth` holds each sample's unique neurons at the end of each
-    chunk; `chunks` holds unique neurons, mean entropy and mean self-certainty of each whole chunk; `strongest` is each
-    sample's mean agreement with the others on its k strongest neurons, a row for each k of STRONGEST, None without
+    `correct` is 1, 0 or nan (not graded); `entropy` is each sample's mean in nats, nan without signals; `outcomes` says
+    what each method did, by method and stop (a position before the last, or "none"); `text_end` is how many characters
+    of a text stand there, None when that is not recorded; `growth` holds each sample's unique neurons at the end of
+    each chunk; `chunks` holds unique neurons, mean entropy and mean self-certainty of each whole chunk; `strongest` is
+    each sample's mean agreement with the others on its k strongest neurons, a row for each k of STRONGEST, None without
     peaks.
     """
 
@@ -44,7 +49,7 @@ class ProblemDigest:
     positions: Int[np.ndarray, " p"]
     sizes: Int[np.ndarray, "p n"]
     similarity: Float32[np.ndarray, "p n n"]
-    chosen: Mapping[str, Int[np.ndarray, " p"]]
+    outcomes: Mapping[tuple[str, str], Outcome]
     distinct: Int[np.ndarray, " p"]
     computed: Int[np.ndarray, " p"]
     growth: tuple[Int[np.ndarray, " _"], ...]
@@ -55,10 +60,19 @@ class ProblemDigest:
     def n(self) -> int:
         return len(self.lengths)
 
-    def at(self, position: int | None) -> int:
-        """Where `positions` stands for this stop position; None, or one behind the longest sample, is the last."""
-        last = len(self.positions) - 1
-        return last if position is None else min(int(np.searchsorted(self.positions, position)), last)
+    def outcome(self, method: str, position: int | None = None) -> Outcome:
+        """What the method did at one of `positions`; at the end of all answers for None, or a position after it."""
+        full = position is None or position >= self.positions[-1]
+        return self.outcomes[method, FULL if full else str(position)]
+
+    def chosen(self, method: str) -> list[int | None]:
+        """The sample it picks at each of `positions`."""
+        return [self.outcome(method, int(position)).index for position in self.positions]
+
+
+def tallies_of(problems: Sequence[ProblemDigest], asked: Iterable[tuple[str, int | None]]) -> list[Tally]:
+    """What these methods did at these stop positions, over these problems; None is the end of all answers."""
+    return tallies([[problem.outcome(*pair) for problem in problems] for pair in asked])
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,22 +105,23 @@ def digest(run: Run, characters: int = 0, watch: Callable[[str], None] = lambda 
     found = []
     for number, record in enumerate(run, 1):
         watch(f"reading {run.manifest.task}, {run.manifest.model}: problem {number} of {len(run)}")
-        found.append(digest_problem(record, characters))
+        found.append(digest_problem(record, run.manifest, characters))
     problems = tuple(found)
     if not problems:
         raise NadError(f"the run of {run.manifest.task} holds no problems yet; record some with nad eval")
     return RunDigest(run.manifest, problems)
 
 
-def digest_problem(record: ProblemRecord, characters: int = 0) -> ProblemDigest:
+def digest_problem(record: ProblemRecord, manifest: Manifest, characters: int = 0) -> ProblemDigest:
     completions = [s.completion for s in record.samples]
-    sets = [c.activations for c in completions]
     lengths = np.array([len(c.tokens) for c in completions])
     longest = int(lengths.max())
     positions = np.array([*_doubling(longest), longest])
+    sheet = Sheet(record, manifest, {str(position): At(position) for position in _doubling(longest)})
+    selectors = {spec: parse_selector(spec) for spec in (*AGREEMENT, VOTE)}
+    consensus = [sheet.consensus("neurons")[position] for position in positions.tolist()]
+    sets = SETS["neurons"](completions)
     growth = [a.growth(int(length)) for a, length in zip(sets, lengths, strict=True)]
-    sizes = np.stack([g[np.minimum(positions, len(g)) - 1] for g in growth], axis=1)
-    similarity = consensus_curve(sets, positions.tolist())
     prefixes = record.group.prefixes
     return ProblemDigest(
         problem=record.problem,
@@ -118,9 +133,9 @@ def digest_problem(record: ProblemRecord, characters: int = 0) -> ProblemDigest:
         correct=np.array([np.nan if s.correct is None else float(s.correct) for s in record.samples]),
         entropy=np.array([np.nan if c.signals is None else float(c.signals.entropy.mean()) for c in completions]),
         positions=positions,
-        sizes=sizes,
-        similarity=similarity.astype(np.float32),
-        chosen=_choices(similarity, sizes, token_sets([c.tokens for c in completions]), positions),
+        sizes=np.stack([c.activated for c in consensus]),
+        similarity=np.stack([c.similarity for c in consensus]).astype(np.float32),
+        outcomes=sheet.outcomes(selectors, sheet.position),
         distinct=prefixes.distinct[positions - 1],
         computed=prefixes.computed[positions - 1],
         growth=tuple(np.append(g[CHUNK - 1 :: CHUNK], g[-1:] if len(g) % CHUNK else []).astype(int) for g in growth),
@@ -136,20 +151,6 @@ def shortened(text: str, characters: int) -> str:
     head, tail = characters - characters // 3, characters // 3
     note = f"\n[... {len(text) - head - tail:,} characters left out ...]\n"
     return text[:head] + note + text[len(text) - tail :] if characters else ""
-
-
-def _choices(
-    similarity: Float[np.ndarray, "p n n"],
-    sizes: Int[np.ndarray, "p n"],
-    texts: list[ActivationSet],
-    positions: Int[np.ndarray, " p"],
-) -> dict[str, Int[np.ndarray, " p"]]:
-    agreement = consensus_curve(texts, positions.tolist())
-    seen = [Consensus(s, size) for s, size in zip(similarity, sizes, strict=True)]
-    read = [Consensus(s, size) for s, size in zip(agreement, sizes, strict=True)]
-    chosen = {name: [cls().choose(c).index for c in seen] for name, cls in SELECTORS.items()}
-    chosen |= {f"{name}@tokens": [SELECTORS[name]().choose(c).index for c in read] for name in ON_TEXT}
-    return {name: np.array(indices) for name, indices in chosen.items()}
 
 
 def _chunks(samples: Iterable[GradedSample]) -> Float32[np.ndarray, "c 3"]:
@@ -171,7 +172,7 @@ def _text_ends(samples: Iterable[GradedSample], positions: Int[np.ndarray, " p"]
     return np.stack([end[np.minimum(positions, len(end)) - 1] for end in ends], axis=1)
 
 
-def _strongest_agreement(sets: list[ActivationSet]) -> Float[np.ndarray, "k n"] | None:
+def _strongest_agreement(sets: Sequence[ActivationSet]) -> Float[np.ndarray, "k n"] | None:
     """Ranks in the place of first tokens: the first k ranks are the k strongest neurons."""
     if len(sets) < 2 or not any(s.peak.any() for s in sets):
         return None

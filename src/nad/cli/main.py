@@ -16,11 +16,11 @@ from nad.cli.options import (
     Device,
     Dtype,
     EngineName,
+    FastCpu,
     Model,
     Raw,
     System,
     TemplateArg,
-    activation_rule,
     messages,
     parse_template_args,
     read_prompt,
@@ -65,7 +65,10 @@ def generate(
     model: Model = None,
     engine: EngineName = "transformers",
     n: Annotated[int, typer.Option("-n", "--n", help="Samples.")] = 64,
-    stop_at: Annotated[str, typer.Option(help="A position, none, distinct[:LIMIT] or budget[:TOKENS].")] = "32",
+    stop_at: Annotated[
+        str | None,
+        typer.Option(help="A position, none, distinct[:LIMIT] or budget[:TOKENS]. Default: 32, or --max-tokens."),
+    ] = None,
     selector: Annotated[str, typer.Option(help="How to choose; see `nad selectors`; e.g. knn:k=5.")] = "knn",
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
     temperature: Annotated[float, typer.Option(help="0 is greedy.")] = 0.6,
@@ -77,22 +80,24 @@ def generate(
     activation: Activation = "top_k",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    fast_cpu: FastCpu = True,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Sample n answers, let their neurons choose one, and write only that one to its end."""
-    from nad.decoding import Request
-    from nad.selection.selectors import SELECTORS
-    from nad.spec_grammar import parse_spec, with_entry_points
+    from nad.decoding import Request, default_stop
+    from nad.neurons.activation import parse_rule
+    from nad.selection import parse_selector
     from nad.stopping import parse_stop
     from nad.types import SamplingParams
 
+    params = SamplingParams(temperature, top_p, max_tokens, seed)
     request = Request(
         prompt=messages(read_prompt(prompt), system, raw),
         n=n,
-        stop=parse_stop(stop_at),
-        selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector"),
-        params=SamplingParams(temperature, top_p, max_tokens, seed),
-        rule=activation_rule(activation),
+        stop=default_stop(params) if stop_at is None else parse_stop(stop_at),
+        selector=parse_selector(selector),
+        params=params,
+        rule=parse_rule(activation),
         raw=raw,
         template_args=parse_template_args(template_arg),
     )
@@ -100,7 +105,7 @@ def generate(
     from nad.engines import load_engine
 
     with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report)
     result = generate_on_terminal(loaded, request, quiet=as_json)
     if as_json:
         print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
@@ -119,16 +124,17 @@ def score(
     activation: Activation = "top_k",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    fast_cpu: FastCpu = True,
     as_json: Annotated[bool, typer.Option("--json", help="JSON Lines: what it prints anyway.")] = True,
 ) -> None:
     """The neurons that given texts activate, one JSON line each, in one forward pass a text."""
     from nad.cli.score_lines import ScoreOptions, read_lines, score_lines
-    from nad.selection.selectors import SELECTORS
-    from nad.spec_grammar import parse_spec, with_entry_points
+    from nad.neurons.activation import parse_rule
+    from nad.selection import parse_selector
 
     options = ScoreOptions(
-        rule=activation_rule(activation),
-        selector=parse_spec(selector, with_entry_points(SELECTORS, "nad.selectors"), "selector") if selector else None,
+        rule=parse_rule(activation),
+        selector=parse_selector(selector) if selector else None,
         neurons=neurons,
         system=system,
         raw=raw,
@@ -139,7 +145,7 @@ def score(
     from nad.engines import load_engine
 
     with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report)
     for line in score_lines(loaded, lines, options):
         print(json.dumps(line, ensure_ascii=False), flush=True)
 
@@ -159,16 +165,17 @@ def models() -> None:
 
 @app.command()
 def selectors() -> None:
-    """What --selector can name, with parameters and defaults."""
-    from dataclasses import fields
+    """What --selector can name, with what each needs, its parameters and their defaults."""
+    from nad.selection import all_selectors
+    from nad.spec_grammar import parameters
 
-    from nad.selection.selectors import SELECTORS
-    from nad.spec_grammar import with_entry_points
-
-    for name, cls in with_entry_points(SELECTORS, "nad.selectors").items():
-        print(f"{name:<16} {(cls.__doc__ or '').splitlines()[0]}")
-        for f in fields(cls):  # type: ignore[arg-type]
-            print(f"{'':<16}   {f.name}={f.default}  {f.metadata.get('help', '')}")
+    for name, cls in all_selectors().items():
+        print(f"{name:<20} {(cls.__doc__ or '').splitlines()[0]}")
+        needs = ", ".join(sorted(cls().needs)) or "nothing"
+        either = " (texts with @tokens, @bigrams)" if "of" in {f.name for f in parameters(cls)} else ""
+        print(f"{'':<20}   needs {needs}{either}")
+        for f in parameters(cls):
+            print(f"{'':<20}   {f.name}={f.default}  {f.metadata.get('help', '')}")
 
 
 runs.register(app)

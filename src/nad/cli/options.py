@@ -10,7 +10,6 @@ import typer
 from nad.errors import UsageError
 
 if TYPE_CHECKING:
-    from nad.neurons.activation import ActivationRule
     from nad.types import Message
 
 Model = Annotated[
@@ -20,6 +19,10 @@ Model = Annotated[
 EngineName = Annotated[str, typer.Option("--engine", help="What runs the model.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Dtype = Annotated[str, typer.Option(help="auto, float32, bfloat16, float16 or float64.")]
+FastCpu = Annotated[
+    bool,
+    typer.Option("--fast-cpu/--no-fast-cpu", help="On a CPU: packed weights and a decoding step of their own."),
+]
 System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
 TemplateArg = Annotated[
@@ -27,7 +30,7 @@ TemplateArg = Annotated[
     typer.Option("--template-arg", help="Argument of the chat template, KEY=VALUE; may be repeated."),
 ]
 Activation = Annotated[
-    str, typer.Option(help="Which neurons count: top_k or threshold; e.g. top_k:k=500,per_layer=64,per=chunk.")
+    str, typer.Option(help="Which neurons count: top_k or eta; e.g. top_k:k=500,per_layer=64,per=chunk.")
 ]
 
 
@@ -49,18 +52,6 @@ def messages(prompt: str, system: str | None, raw: bool) -> "str | list[Message]
     if raw:
         raise UsageError("--system needs the chat template; drop --raw or --system")
     return [Message("system", system), Message("user", prompt)]
-
-
-def activation_rule(spec: str) -> "ActivationRule":
-    from nad.neurons.activation import ActivationRule
-    from nad.spec_grammar import parse_spec
-
-    name, _, rest = spec.partition(":")
-    if name not in ("top_k", "threshold"):
-        raise UsageError(f"unknown activation rule {name!r}; allowed: top_k, threshold")
-    if rest and "=" not in rest.partition(",")[0]:
-        rest = f"k={rest}"
-    return parse_spec(f"{name}:threshold={name},{rest}", {name: ActivationRule}, "activation rule")
 
 
 def parse_template_args(pairs: Sequence[str] | None) -> dict[str, object]:

@@ -12,11 +12,11 @@ from nad.cli.options import (
     Device,
     Dtype,
     EngineName,
+    FastCpu,
     Model,
     Raw,
     System,
     TemplateArg,
-    activation_rule,
     parse_template_args,
 )
 
@@ -57,9 +57,11 @@ def evaluate_task(
     activation: Activation = "top_k",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    fast_cpu: FastCpu = True,
 ) -> None:
     """Record a run: n graded answers to each problem of a task, with the neurons that wrote them."""
     from nad.cli.options import messages
+    from nad.neurons.activation import parse_rule
     from nad.runs.evaluate import Settings, evaluate
     from nad.stopping import parse_stop
     from nad.types import SamplingParams
@@ -69,7 +71,7 @@ def evaluate_task(
         n=n,
         stop=parse_stop(stop_at),
         params=SamplingParams(temperature, top_p, max_tokens, seed),
-        rule=activation_rule(activation),
+        rule=parse_rule(activation),
         system=system,
         raw=raw,
         template_args=parse_template_args(template_arg),
@@ -85,7 +87,7 @@ def evaluate_task(
     from nad.engines import load_engine
 
     with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report)
     path = out or f"runs/{task}-{loaded.name.rstrip('/').rpartition('/')[2]}"
     with eval_progress() as watch:
         store = evaluate(loaded, loaded_task, path, settings, resume, watch, _note)
@@ -96,33 +98,33 @@ def select(
     run: Annotated[str, typer.Argument(help="A run that `nad eval` recorded.")],
     selector: Annotated[
         list[str] | None,
-        typer.Option(help="A selector or baseline; may be repeated; knn@tokens looks at text. Default: all."),
+        typer.Option(help="A selector; may be repeated; knn@tokens looks at text. Default: all."),
     ] = None,
     at: Annotated[str, typer.Option(help="Stop rules, comma-separated.")] = "32,budget,distinct,none",
     partial: Annotated[bool, typer.Option("--partial", help="Also read a run that is not finished.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
 ) -> None:
-    """What every selector and baseline would have chosen in a recorded run, at every stop, without the model."""
+    """What every selector would have chosen in a recorded run, at every stop, without the model."""
     from nad.analysis.comparison import parse_stops, reselect
     from nad.errors import UsageError
     from nad.runs.store import open_run
-    from nad.selection.choosers import default_methods, parse_method
+    from nad.selection import default_selectors, parse_selector
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; drop one")
-    methods = [parse_method(spec) for spec in dict.fromkeys(selector)] if selector else default_methods()
+    selectors = [parse_selector(spec) for spec in selector] if selector else default_selectors()
     stops = parse_stops(at)
     from nad.cli.show_generation import status
-    from nad.cli.show_runs import selection_csv, selection_json, selection_text
+    from nad.cli.show_runs import comparison_csv, comparison_json, comparison_text
 
     store = open_run(run, partial)
     if missing := store.missing():
         _note(f"{len(missing)} of {len(store.problems)} problems are not there yet")
     with status("reading the run"):
-        selection = reselect(store, methods, stops)
-    show = selection_json if as_json else selection_csv if as_csv else selection_text
-    print(show(selection))
+        comparison = reselect(store, selectors, stops)
+    show = comparison_json if as_json else comparison_csv if as_csv else comparison_text
+    print(show(comparison))
 
 
 def _note(text: str) -> None:

@@ -12,8 +12,8 @@ import numpy as np
 from nad.engines.base import Engine
 from nad.errors import NadError, UsageError
 from nad.neurons.activation import ActivationRule
-from nad.selection.selectors import Consensus, Selector
-from nad.types import Completion, Group, Message
+from nad.selection import Candidates, Selector
+from nad.types import Completion, Message
 
 _FORMS = '{"prompt", "completion"} or {"prompt_tokens", "completion_tokens"}'
 
@@ -108,6 +108,7 @@ def _score(engine: Engine, line: Line, options: ScoreOptions) -> Completion:
 
 def _record(line: Line, completion: Completion, options: ScoreOptions) -> dict[str, object]:
     found = completion.activations
+    assert found is not None  # Engine.score captures them
     record: dict[str, object] = {"line": line.number, "tokens": len(completion.tokens), "activated": len(found)}
     if options.neurons:
         record |= {"neurons": found.neuron.tolist(), "first_token": found.first_token.tolist()}
@@ -122,7 +123,7 @@ def _choose(
         groups[line.prompt].append(i)
     chosen: dict[int, dict[str, object]] = {}
     for members in groups.values():
-        choice = selector.choose(Consensus.of(Group((), tuple(completions[i] for i in members), 0)))
+        choice = selector.choose(Candidates.of([completions[i] for i in members], full=True))
         for place, i in enumerate(members):
             score = float(choice.scores[place])
             chosen[i] = {"score": score if np.isfinite(score) else None, "selected": place == choice.index}

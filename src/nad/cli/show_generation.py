@@ -7,11 +7,10 @@ from contextlib import contextmanager
 
 from rich.console import Console
 
-from nad.decoding import Request, stream
+from nad.decoding import Finished, Progressed, Request, Text, stream
 from nad.engines.base import Engine
 from nad.engines.model_files import DEFAULT
-from nad.stopping import Progress
-from nad.types import Result
+from nad.types import Group, Result
 
 
 @contextmanager
@@ -23,19 +22,19 @@ def status(text: str = "starting") -> Iterator[Callable[[str], None]]:
 
 def generate_on_terminal(engine: Engine, request: Request, quiet: bool) -> Result:
     """Run a request. Unless `quiet`, its text streams to standard output, a short account follows on standard error."""
+    events = stream(engine, request)
     with status("sampling") as report:
         limit = f" of {request.stop.latest}" if request.stop.latest else ""
-
-        def watch(p: Progress) -> None:
+        for event in events:
+            if not isinstance(event, Progressed):
+                break
+            p = event.progress
             report(f"sampling {p.n} answers: token {p.position}{limit}, {p.distinct} distinct")
-
-        events = stream(engine, request, watch)
-        next(events)
     for event in events:
-        if isinstance(event, Result):
-            result = event
-        elif not quiet:
-            sys.stdout.write(event)  # type: ignore[arg-type]
+        if isinstance(event, Finished):
+            result = event.result
+        elif isinstance(event, Text) and not quiet:
+            sys.stdout.write(event.text)
             sys.stdout.flush()
     if not quiet:
         print(flush=True)
@@ -46,8 +45,6 @@ def generate_on_terminal(engine: Engine, request: Request, quiet: bool) -> Resul
 def account(result: Result) -> list[str]:
     """What happened, in a few lines."""
     group, n = result.group, len(result.group.completions)
-    winner = group.completions[result.selected]
-    mean = sum(len(c.activations) for c in group.completions) / n
     full = n * len(result.completion.tokens)
     computed = group.computed_tokens + result.continued_tokens
     stop = "" if result.stop_at == "none" else f" (stop {result.stop_at})"
@@ -59,8 +56,8 @@ def account(result: Result) -> list[str]:
     }
     lines = [
         f"{n} samples of up to {group.position} tokens{stop}, {group.distinct} distinct",
-        f"{result.selector} chose sample {result.selected}: score {result.scores[result.selected]:.4g}, "
-        f"{len(winner.activations):,} neurons (mean of all {mean:,.0f})",
+        f"{result.selector} chose sample {result.selected}: score {result.scores[result.selected]:.4g}"
+        + _neurons(group, result.selected),
         f"{computed:,} tokens computed ({group.computed_tokens:,} + {result.continued_tokens:,} for the winner), "
         f"{computed / full:.0%} of {n} full answers of its length ({full:,})",
         ", ".join(f"{name} {value:.2f} s" for name, value in seconds.items()),
@@ -70,6 +67,14 @@ def account(result: Result) -> list[str]:
     if result.model == DEFAULT:
         lines.append(f"{DEFAULT} is tiny and weak: it shows how the tool works, not how good an answer can be")
     return [*lines, *(f"note: {note}" for note in result.notes)]
+
+
+def _neurons(group: Group, selected: int) -> str:
+    """How many neurons the winner has, where they were captured."""
+    counts = [len(c.activations) for c in group.completions if c.activations is not None]
+    if len(counts) < len(group.completions):
+        return ""
+    return f", {counts[selected]:,} neurons (mean of all {sum(counts) / len(counts):,.0f})"
 
 
 def result_json(result: Result) -> dict[str, object]:
@@ -88,7 +93,7 @@ def result_json(result: Result) -> dict[str, object]:
                 "text": c.text,
                 "tokens": len(c.tokens),
                 "finish_reason": c.finish_reason,
-                "activated": len(c.activations),
+                "activated": None if c.activations is None else len(c.activations),
                 "score": score if math.isfinite(score) else None,
             }
             for c, score in zip(group.completions, result.scores, strict=True)

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields
 
 from rich.console import Console
 
-from nad.analysis.comparison import LengthMatched, Row, Selection
+from nad.analysis.comparison import Comparison, ComparisonRow, LengthMatched
 from nad.runs.evaluate import EvalProgress
 from nad.runs.store import RunStore
 
@@ -52,45 +52,45 @@ def run_account(store: RunStore) -> list[str]:
     return [*lines, f"choose from it: nad select {store.path}"]
 
 
-def selection_json(selection: Selection) -> str:
+def comparison_json(comparison: Comparison) -> str:
     """The object `nad select --json` prints; its keys are a public contract (docs/reference.md)."""
-    return json.dumps(asdict(selection), ensure_ascii=False)
+    return json.dumps(asdict(comparison), ensure_ascii=False)
 
 
-def selection_csv(selection: Selection) -> str:
-    """One line a method and stop, with the fields of Row."""
+def comparison_csv(comparison: Comparison) -> str:
+    """One line a method and stop, with the fields of ComparisonRow."""
     out = io.StringIO()
-    names = [f.name for f in fields(Row)]
+    names = [f.name for f in fields(ComparisonRow)]
     writer = csv.DictWriter(out, names, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(asdict(row) for row in selection.rows)
+    writer.writerows(asdict(row) for row in comparison.rows)
     return out.getvalue().rstrip("\n")
 
 
-def selection_text(selection: Selection) -> str:
+def comparison_text(comparison: Comparison) -> str:
     """The table for people: what does not apply stands below it, with the reason."""
-    manifest = selection.manifest
+    manifest = comparison.manifest
     lines = [
-        f"{manifest.task}, {manifest.model}, {selection.problems} problems x {manifest.n} samples",
+        f"{manifest.task}, {manifest.model}, {comparison.problems} problems x {manifest.n} samples",
         "accuracy with 95 % intervals (bootstrap over problems); vs avg: paired difference to the mean answer",
         "",
     ]
-    shown = [row for row in selection.rows if row.accuracy is not None]
+    shown = [row for row in comparison.rows if row.accuracy is not None]
     lines += _aligned([_HEADER, *map(_cells, shown)])
-    if matched := [m for m in selection.length_matched if m.minact is not None]:
+    if matched := [m for m in comparison.length_matched if m.minact is not None]:
         lines += [
             "",
             "minact among samples of matched length (is it more than shortest?)",
             *map(_matched_line, matched),
         ]
-    lines += _not_shown(selection)
+    lines += _not_shown(comparison)
     return "\n".join(lines)
 
 
 _HEADER = ("method", "stop", "accuracy", "95 %", "vs avg", "95 %", "sampled", "saved", "computed", "distinct", "AUROC")
 
 
-def _cells(row: Row) -> tuple[str, ...]:
+def _cells(row: ComparisonRow) -> tuple[str, ...]:
     return (
         row.method,
         row.stop,
@@ -127,16 +127,16 @@ def _matched_line(matched: LengthMatched) -> str:
     )
 
 
-def _not_shown(selection: Selection) -> Iterator[str]:
+def _not_shown(comparison: Comparison) -> Iterator[str]:
     """Rows without a number and rows over fewer problems, each reason once; samples without a grade."""
     reasons: dict[str, list[str]] = {}
-    for row in selection.rows:
+    for row in comparison.rows:
         if row.note:
-            some = f" in {selection.problems - row.problems} problems" if row.problems else ""
+            some = f" in {comparison.problems - row.problems} problems" if row.problems else ""
             reasons.setdefault(f"{row.note}{some}", []).append(f"{row.method} at {row.stop}")
     if reasons:
         yield ""
     for reason, names in reasons.items():
         yield f"not applicable, {reason}: {', '.join(names)}"
-    if selection.not_graded:
-        yield f"not graded: {selection.not_graded} of {selection.samples} samples; a choice of one of them is left out"
+    if missing := comparison.not_graded:
+        yield f"not graded: {missing} of {comparison.samples} samples; a choice of one of them is left out"

@@ -12,7 +12,7 @@ ENGINES: Mapping[str, str] = {
     "transformers": "nad.engines.transformers.engine:load_transformers",
     "replay": "nad.runs.replay_engine:load_replay",
 }
-"""Engine names and what loads them, (model, LoadOptions) -> Engine; entry points of the group `nad.engines` add more."""
+"""Engine names and what loads them, (model, LoadOptions) -> Engine; entry points of the group nad.engines add some."""
 
 
 def load_engine(

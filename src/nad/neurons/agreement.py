@@ -46,6 +46,37 @@ def consensus_curve(sets: Sequence[ActivationSet], positions: Sequence[int]) -> 
     return agreement[np.searchsorted(ordered, positions)]
 
 
+def weighted_consensus_matrix(sets: Sequence[ActivationSet]) -> Float[np.ndarray, "n n"]:
+    """S_ij = sum of min(p_i, p_j) / sum of max(p_i, p_j), p the neurons' peaks; two sets without any agree fully (1.0).
+
+    With all peaks equal this is Eq. 4. A neuron that was not activated has p = 0, and so has one whose peak is
+    negative: it was among a token's strongest, but pushed against it (docs/decisions/0024-weighted-agreement.md).
+    The sums are over float16 values in float64. Memory beside the result is two blocks of neurons, as above.
+    """
+    n = len(sets)
+    peaks = [np.maximum(s.peak.astype(float), 0) for s in sets]
+    totals = np.array([p.sum() for p in peaks])
+    neurons = 1 + max((int(s.neuron[-1]) for s in sets if len(s)), default=-1)
+    width = max(_BLOCK_COLUMNS, _BLOCK_BYTES // (8 * n))
+    edges = np.arange(0, neurons + width, width)
+    cuts = [np.searchsorted(s.neuron, edges) for s in sets]
+    smaller = np.zeros((n, n))
+    for block, start in enumerate(edges[:-1]):
+        inside = [slice(cut[block], cut[block + 1]) for cut in cuts]
+        ids = [s.neuron[part] - np.uint32(start) for s, part in zip(sets, inside, strict=True)]
+        table = np.zeros((width, n))
+        for i in range(n):
+            table[ids[i], i] = peaks[i][inside[i]]
+        for i in range(n - 1):
+            # Only the neurons of sample i can have a minimum above 0.
+            others = table[ids[i], i + 1 :]
+            smaller[i, i + 1 :] += np.minimum(others, peaks[i][inside[i], None], out=others).sum(axis=0)
+    smaller += smaller.T
+    smaller[np.arange(n), np.arange(n)] = totals
+    larger = totals[:, None] + totals[None, :] - smaller
+    return np.divide(smaller, larger, out=np.ones((n, n)), where=larger > 0)
+
+
 def _first_position(activations: ActivationSet, ordered: Int[np.ndarray, " p"]) -> UInt8[np.ndarray, " m"]:
     """For each neuron the index of the first position whose prefix holds it; len(ordered) when none does."""
     last = int(ordered[-1])

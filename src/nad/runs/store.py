@@ -226,9 +226,8 @@ def _digest(data: bytes) -> str:
 
 
 def _manifest(values: dict[str, Any]) -> Manifest:
-    return Manifest(
-        **{**values, "params": SamplingParams(**values["params"]), "rule": ActivationRule(**values["rule"])}
-    )
+    params = {**values["params"], "stop": tuple(values["params"]["stop"])}
+    return Manifest(**{**values, "params": SamplingParams(**params), "rule": ActivationRule(**values["rule"])})
 
 
 def _write_local(target: Path, data: bytes) -> None:

@@ -62,7 +62,8 @@ def planted_problem(name: str, samples: Sequence[PlantedSample]) -> ProblemRecor
 def planted_run(problems: Sequence[ProblemRecord], task: str = "planted") -> MemoryRun:
     """A run of these problems; its manifest says that it is planted."""
     samples = [s for problem in problems for s in problem.samples]
-    neurons = 1 + max(int(s.completion.activations.neuron[-1]) for s in samples)
+    sets = [s.completion.activations for s in samples]
+    neurons = 1 + max(int(found.neuron[-1]) for found in sets if found is not None)
     manifest = Manifest(
         model=MODEL,
         engine="none",
@@ -169,7 +170,7 @@ def _strip(problem: ProblemRecord, grades: bool, signals: bool, peaks: bool) -> 
         completion = sample.completion
         if signals:
             completion = replace(completion, signals=None)
-        if peaks:
+        if peaks and completion.activations is not None:
             bare = replace(completion.activations, peak=np.zeros_like(completion.activations.peak))
             completion = replace(completion, activations=bare)
         correct = None if grades else sample.correct

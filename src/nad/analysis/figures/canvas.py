@@ -86,7 +86,7 @@ def settings(run: RunDigest) -> str:
     """Model, task, n and sampling of a run, for captions."""
     m, p = run.manifest, run.manifest.params
     problems = f"{len(run.problems)} problem{'s' * (len(run.problems) != 1)}"
-    rule = f"{m.rule.threshold}, k = {m.rule.k}, {m.rule.per_layer} a layer, per {m.rule.per}"
+    rule = f"{m.rule.keep}, k = {m.rule.k}, {m.rule.per_layer} a layer, per {m.rule.per}"
     return (
         f"Model {m.model}; task {m.task}, {problems}; n = {m.n}; temperature {p.temperature:g}, top-p {p.top_p:g}, "
         f"seed {p.seed}, at most {p.max_tokens:,} tokens; activation: {rule}."

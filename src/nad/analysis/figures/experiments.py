@@ -1,11 +1,10 @@
 """The figures of the paper's experiments (section 5): 6, 7 and 8 to 10. Each returns a Drawn, or raises Missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from nad.analysis import metrics
 from nad.analysis.figures.canvas import (
     CORRECT,
     INCORRECT,
@@ -21,7 +20,8 @@ from nad.analysis.figures.canvas import (
     settings,
 )
 from nad.analysis.requirements import Missing, lacks, require
-from nad.analysis.summary import STRONGEST, RunDigest
+from nad.analysis.statistics import Estimate, auroc
+from nad.analysis.summary import STRONGEST, RunDigest, tallies_of
 from nad.stopping import CHUNK
 
 
@@ -36,7 +36,7 @@ def figure_6(runs: Sequence[RunDigest]) -> Drawn:
         for offset, (selector, label, colour) in enumerate(
             (("minact", "MinAct", CORRECT), ("maxact", "MaxAct", INCORRECT))
         ):
-            found = [_accuracies(run, [(selector, None)])[0] for run in runs]
+            found = [tallies_of(run.problems, [(selector, None)])[0].accuracy for run in runs]
             place = np.arange(len(runs)) + 0.36 * (offset - 0.5)
             values = 100 * np.array([[e.value, e.low, e.high] for e in found])
             errors = np.abs(values[:, 1:].T - values[:, 0])
@@ -79,9 +79,8 @@ def figure_7(run: RunDigest) -> Drawn:
             agreement = np.concatenate(full if k is None else [rows[j] for rows in strongest])
             label = "no top-k" if k is None else f"top-k = {k // 1000}K{' (keeps all)' if k >= sizes.max() else ''}"
             for axis, values in ((axes[j], kept), (axes[len(STRONGEST) + 1 + j], agreement)):
-                low, high = histograms(axis, values, correct)
-                fewer = metrics.auroc(low, high)
-                shown = fewer if values is kept else 1 - fewer
+                right, wrong = histograms(axis, values, correct)
+                shown = auroc(-right, -wrong) if values is kept else auroc(right, wrong)
                 axis.set_title(f"{label}\nAUROC {shown:.3f}" if values is kept else f"AUROC {shown:.3f}")
                 axis.ticklabel_format(axis="x", useOffset=False)
                 axis.locator_params(axis="x", nbins=3)
@@ -111,21 +110,20 @@ def figure_8(run: RunDigest) -> Drawn:
     positions = run.positions
     data: dict[str, list] = {"selector": [], "position": [], "accuracy": [], "low": [], "high": []}
     data |= {"tokens": [], "computed_tokens": []}
-    average = metrics.over_problems(run.problems, lambda p: metrics.accuracy(p, "avg", None))
+    average, first = tallies_of(run.problems, [("avg", None), ("knn", CHUNK)])
     with canvas(6.8, 3.1, columns=2) as (figure, axes):
         for (selector, label), colour, style, mark in zip(SELECTOR_LABELS.items(), LINES, STYLES, MARKS, strict=False):
-            found = _accuracies(run, [(selector, position) for position in positions])
-            values = 100 * np.array([[e.value, e.low, e.high] for e in found])
-            tokens = [sum(metrics.stopped_tokens(p, selector, at) for p in run.problems) for at in positions]
-            once = [sum(metrics.computed_tokens(p, selector, at) for p in run.problems) for at in positions]
+            found = tallies_of(run.problems, [(selector, position) for position in positions])
+            values = 100 * np.array([[t.accuracy.value, t.accuracy.low, t.accuracy.high] for t in found])
+            tokens = [t.sampled for t in found]
             look: dict[str, Any] = {"color": colour, "linestyle": style, "marker": mark, "markersize": 4}
             axes[0].plot(positions, values[:, 0], label=label, **look)
             axes[1].plot(positions, tokens, **look)
-            columns = ([label] * len(positions), positions, *values.T, tokens, once)
+            columns = ([label] * len(positions), positions, *values.T, tokens, [t.computed for t in found])
             for key, column in zip(data, columns, strict=True):
                 data[key] += list(column)
-        axes[0].axhline(100 * average.value, color="black", linewidth=1, label=f"Avg@{run.manifest.n}")
-        full = sum(metrics.full_tokens(p) for p in run.problems)
+        axes[0].axhline(100 * average.accuracy.value, color="black", linewidth=1, label=f"Avg@{run.manifest.n}")
+        full = average.sampled
         axes[1].axhline(full, color="black", linewidth=1)
         computed = np.array(data["computed_tokens"][: len(positions)])
         axes[1].plot(positions, computed, color="#767676", linewidth=2.5, alpha=0.6, label="kNN, shared prefixes once")
@@ -141,20 +139,16 @@ def figure_8(run: RunDigest) -> Drawn:
         axes[1].legend(loc="lower right")
         figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=5)
     caption = (
-        f"The last position is the longest answer ({positions[-1]:,} tokens); the black lines are all {run.manifest.n} "
-        f"full answers: accuracy {_percent(average)}, {full:,} tokens. Each point's 95 % interval is in the CSV file; "
-        f"kNN at {CHUNK}: {_percent(metrics.Estimate(*(x / 100 for x in _first(data))))}. Tokens as the paper counts "
-        f"them: n prefixes and the winner's rest. {settings(run)}"
+        f"The last position is the longest answer ({positions[-1]:,} tokens); the black lines are all "
+        f"{run.manifest.n} full answers: accuracy {_percent(average.accuracy)}, {full:,} tokens. Each point's 95 % "
+        f"interval is in the CSV file; kNN at {CHUNK}: {_percent(first.accuracy)}. Tokens as the paper counts them: "
+        f"n prefixes and the winner's rest. {settings(run)}"
     )
     title = "Figs. 8-10: accuracy and tokens by stop position"
     return Drawn(file_name("fig8", run), title, caption, figure, data)
 
 
-def _first(data: Mapping[str, list]) -> tuple[float, float, float]:
-    return data["accuracy"][0], data["low"][0], data["high"][0]
-
-
-def _percent(estimate: metrics.Estimate) -> str:
+def _percent(estimate: Estimate) -> str:
     text = f"{100 * estimate.value:.1f} %"
     return text if np.isnan(estimate.low) else f"{text} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 
@@ -163,8 +157,3 @@ def _ticks(positions: Sequence[int]) -> list[int]:
     """At most six positions, the first and the last among them; none so close to the last that labels touch."""
     inner = [p for p in positions[:-1] if 1.5 * p <= positions[-1]]
     return [*inner[:: -(-len(inner) // 5)], positions[-1]] if inner else [positions[-1]]
-
-
-def _accuracies(run: RunDigest, asked: Sequence[tuple[str, int | None]]) -> list[metrics.Estimate]:
-    """Estimates of (selector, position) pairs."""
-    return metrics.estimates(np.array([[metrics.accuracy(p, *pair) for pair in asked] for p in run.problems]))

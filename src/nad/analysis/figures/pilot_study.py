@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from jaxtyping import Float
 
-from nad.analysis import metrics
 from nad.analysis.figures.canvas import CORRECT, INCORRECT, NOT_GRADED, Drawn, canvas, file_name, histograms, settings
 from nad.analysis.requirements import Missing, require
+from nad.analysis.statistics import auroc, drawn_sums
 from nad.analysis.summary import ProblemDigest, RunDigest
 from nad.stopping import CHUNK
 
@@ -64,7 +64,7 @@ def _r_interval(run: RunDigest, column: int) -> str:
     x, y = ([p.chunks[:, c].astype(float) for p in run.problems] for c in (0, column))
     pairs = list(zip(x, y, strict=True))
     sums = np.array([[len(a), a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum()] for a, b in pairs])
-    n, sx, sy, sxx, syy, sxy = metrics.drawn_sums(sums, seed=0).T
+    n, sx, sy, sxx, syy, sxy = drawn_sums(sums).T
     spread = np.sqrt((n * sxx - sx**2).clip(0) * (n * syy - sy**2).clip(0))
     r = np.divide(n * sxy - sx * sy, spread, out=np.full(len(n), np.nan), where=spread > 0)
     low, high = np.nanquantile(r, [0.025, 0.975])
@@ -160,25 +160,25 @@ def figure_4b(run: RunDigest) -> Drawn:
     correct = np.concatenate([p.correct for p in run.problems])
     names = [p.problem for p in run.problems for _ in range(p.n)]
     with canvas(4.2, 2.9) as (figure, (axis,)):
-        low, high = histograms(axis, sizes, correct)
+        right, wrong = histograms(axis, sizes, correct)
         axis.set(xlabel="activated neurons", ylabel="share of samples")
         figure.legend(loc="outside upper center", ncols=2)
     caption = (
-        f"{_separation(metrics.auroc(low, high))} Within a problem, in the mean over those with both: "
+        f"{_separation(auroc(-right, -wrong))} Within a problem, in the mean over those with both: "
         f"{_within(run, lambda p: p.sizes[-1])}. {settings(run)}"
     )
     data: dict[str, Any] = {"problem": names, "activated": sizes, "correct": correct}
     return Drawn(file_name("fig4b", run), "Fig. 4b: activated neurons by correctness", caption, figure, data)
 
 
-def _separation(auroc: float) -> str:
-    return f"AUROC {auroc:.3f}: the probability that a correct sample has fewer than an incorrect one (0.5: none)."
+def _separation(fewer: float) -> str:
+    return f"AUROC {fewer:.3f}: the probability that a correct sample has fewer than an incorrect one (0.5: none)."
 
 
 def _within(run: RunDigest, value: Callable[[ProblemDigest], np.ndarray]) -> str:
     """Mean AUROC within the problems that have both, where the difficulty of problems plays no part."""
-    pairs = [(value(p)[p.correct == 1], value(p)[p.correct == 0]) for p in run.problems]
-    found = [metrics.auroc(low, high) for low, high in pairs if len(low) and len(high)]
+    found = [auroc(-value(p)[p.correct == 1], -value(p)[p.correct == 0]) for p in run.problems]
+    found = [fewer for fewer in found if np.isfinite(fewer)]
     return f"{np.mean(found):.3f} ({len(found)} problems)" if found else "no problem has both"
 
 

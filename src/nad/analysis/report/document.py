@@ -11,12 +11,12 @@ from string import Template
 
 import numpy as np
 
-from nad.analysis import metrics
 from nad.analysis.figures import all_figures
 from nad.analysis.figures.canvas import Drawn, png
 from nad.analysis.report import explorer_data as explorer
 from nad.analysis.requirements import lacks
-from nad.analysis.summary import RunDigest, digest
+from nad.analysis.statistics import Estimate
+from nad.analysis.summary import RunDigest, digest, tallies_of
 from nad.analysis.tables.accuracy import Table, all_tables
 from nad.analysis.tables.formats import cells, tokens_text
 from nad.runs.records import Run
@@ -94,19 +94,22 @@ def _summary(runs: Sequence[RunDigest]) -> str:
 
 def _summary_row(run: RunDigest) -> list[str]:
     problems = run.problems
-    full = sum(metrics.full_tokens(p) for p in problems)
-    stopped = sum(metrics.stopped_tokens(p, "knn", CHUNK) for p in problems)
+    found = tallies_of(problems, [("avg", None), ("knn", None), ("knn", CHUNK)])
     distinct = np.mean([p.distinct[0] for p in problems])
-    row = [run.manifest.task, run.manifest.model, str(len(problems)), str(run.manifest.n), tokens_text(full)]
+    row = [
+        run.manifest.task,
+        run.manifest.model,
+        str(len(problems)),
+        str(run.manifest.n),
+        tokens_text(found[0].sampled),
+    ]
     row.append(f"{distinct:.1f} of {run.manifest.n}")
     if lacks(run, "full", "grades"):
         return [*row, "not graded", "–", "–", "–"]  # noqa: RUF001
-    asked = (("avg", None), ("knn", None), ("knn", CHUNK))
-    found = metrics.estimates(np.array([[metrics.accuracy(p, *pair) for pair in asked] for p in problems]))
-    return [*row, *(_accuracy(estimate) for estimate in found), f"{1 - stopped / full:.1%}"]
+    return [*row, *(_accuracy(tally.accuracy) for tally in found), f"{found[-1].saved or 0:.1%}"]
 
 
-def _accuracy(estimate: metrics.Estimate) -> str:
+def _accuracy(estimate: Estimate) -> str:
     value = f"{100 * estimate.value:.1f} %"
     return value if np.isnan(estimate.low) else f"{value} [{100 * estimate.low:.1f}, {100 * estimate.high:.1f}]"
 

@@ -8,13 +8,13 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from nad.analysis.summary import ProblemDigest, RunDigest, shortened
+from nad.analysis.summary import AGREEMENT, ProblemDigest, RunDigest, shortened
 
 
 def packed(value: object) -> str:
     """JSON, compressed, as base64: nothing in it can end the element that carries it."""
     text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    # A lone surrogate is no UTF-8; a text that holds one still has to be shown.
+    # A lone surrogate is not UTF-8; a text that holds one still has to be shown.
     return base64.b64encode(gzip.compress(text.encode("utf-8", "replace"), 6, mtime=0)).decode()
 
 
@@ -43,7 +43,7 @@ def picture(problem: ProblemDigest) -> dict[str, object]:
         "entropy": _optional(np.round(problem.entropy, 4)),
         "answers": problem.answers,
         "sizes": problem.sizes.tolist(),
-        "chosen": {name: chosen.tolist() for name, chosen in problem.chosen.items()},
+        "chosen": {name: problem.chosen(name) for name in AGREEMENT},
         "distinct": problem.distinct.tolist(),
         "computed": problem.computed.tolist(),
         "order": np.argsort(places[-1, :, 0], kind="stable").tolist(),

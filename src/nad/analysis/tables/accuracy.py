@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from nad.analysis import metrics
-from nad.analysis.metrics import Estimate
+from nad.analysis.outcomes import Tally
 from nad.analysis.requirements import Missing, lacks
-from nad.analysis.summary import ProblemDigest, RunDigest
+from nad.analysis.statistics import Estimate, drawn_means
+from nad.analysis.summary import ProblemDigest, RunDigest, tallies_of
 from nad.analysis.tables.paper_values import CODE, COLUMNS, NOTES, PROBLEMS, SCIENCE, Published, published
 from nad.stopping import CHUNK
 
@@ -24,6 +24,8 @@ METHODS: Mapping[str, str] = {
     "dbscan@tokens": "Text-DBSCAN",
 }
 """Row labels. The Text rows are a control the paper does not have: the same selectors on the sets of tokens."""
+WHOLE = ("avg", "cons")
+"""Methods that look at full answers, whatever the stop position."""
 _PAPER_COLUMNS = {1: SCIENCE + CODE, 2: SCIENCE, 3: CODE}
 _STOPPED = tuple(method for method in METHODS if method != "cons")
 _CODE_TASKS = {*(task for column in CODE for task in COLUMNS[column]), "mbpp_sanitized"}
@@ -31,7 +33,10 @@ _CODE_TASKS = {*(task for column in CODE for task in COLUMNS[column]), "mbpp_san
 
 @dataclass(frozen=True)
 class Cell:
-    """A method on a task. `tokens` counts all problems; `change` is relative to n full answers, in [-1, 0]."""
+    """A method on a task; `problems` count, whose choice is graded, as in `nad select`.
+
+    `tokens` counts the `not_graded` ones too; `change` is relative to n full answers, in [-1, 0].
+    """
 
     accuracy: Estimate
     problems: int
@@ -42,7 +47,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A method of a model; None where the method does not apply, no cell where the task was not run."""
 
     model: str
@@ -57,7 +62,7 @@ class Table:
     number: int
     title: str
     columns: tuple[str, ...]
-    rows: tuple[Row, ...]
+    rows: tuple[TableRow, ...]
     notes: tuple[str, ...]
     position: int | None = None
 
@@ -70,8 +75,6 @@ class _Block:
     model: str
     n: int
     columns: Mapping[str, tuple[ProblemDigest, ...]]
-    voting: frozenset[str]
-    """Columns whose answers can be compared."""
 
 
 def table_1(runs: Sequence[RunDigest]) -> Table:
@@ -170,48 +173,35 @@ def _block(group: Sequence[RunDigest], groups: Sequence[Sequence[RunDigest]]) ->
     pooled = {task for tasks in columns.values() for task in tasks}
     columns |= {task: (task,) for task in tasks if task not in pooled}
     problems = {column: tuple(p for task in of for p in tasks[task].problems) for column, of in columns.items()}
-    voting = frozenset(column for column, of in columns.items() if all(tasks[task].manifest.votes for task in of))
-    return _Block(label, model, group[0].manifest.n, problems, voting)
+    return _Block(label, model, group[0].manifest.n, problems)
 
 
 def _rows(
     number: int, block: _Block, columns: Sequence[str], methods: Sequence[str], position: int | None
-) -> list[Row]:
+) -> list[TableRow]:
     cells: dict[str, dict[str, Cell | None]] = {method: {} for method in methods}
     draws: dict[str, list[np.ndarray]] = {method: [] for method in methods}
+    asked = [(method, None if method in WHOLE else position) for method in methods]
     for seed, column in enumerate(column for column in columns if column in block.columns):
         problems = block.columns[column]
-        values = np.array([[metrics.accuracy(p, method, position) for method in methods] for p in problems])
-        estimates, drawn = metrics.estimates(values), metrics.drawn_means(values, seed)
-        for j, method in enumerate(methods):
-            if method == "cons" and column not in block.voting:
-                cells[method][column] = None
-                continue
+        values = [[p.outcome(*pair).value for pair in asked] for p in problems]
+        drawn = drawn_means(np.array(values, dtype=float), seed)  # another seed a task: tasks are drawn independently
+        for method, tally, means in zip(methods, tallies_of(problems, asked), drawn.T, strict=True):
+            applies = tally.problems + tally.not_graded == len(problems)
             paper = published(number, block.model, method, column)
-            cells[method][column] = _cell(problems, method, position, estimates[j], values[:, j], paper)
-            draws[method].append(drawn[:, j])
+            cells[method][column] = _cell(tally, method, position is not None, paper) if applies else None
+            draws[method].append(means)
     same_tasks = tuple(block.columns) == _PAPER_COLUMNS[number]
     for method, row in cells.items():
         paper = published(number, block.model, method, "Avg.") if same_tasks else None
         row["Avg."] = _average(row, draws[method], paper)
-    return [Row(block.label, METHODS[method].format(n=block.n), row) for method, row in cells.items()]
+    return [TableRow(block.label, METHODS[method].format(n=block.n), row) for method, row in cells.items()]
 
 
-def _cell(
-    problems: Sequence[ProblemDigest],
-    method: str,
-    position: int | None,
-    accuracy: Estimate,
-    values: np.ndarray,
-    paper: Published | None,
-) -> Cell:
-    tokens, change = None, None
-    if position is not None:
-        full = sum(metrics.full_tokens(p) for p in problems)
-        stopped = method not in ("avg", "cons")
-        tokens = sum(metrics.stopped_tokens(p, method, position) for p in problems) if stopped else full
-        change = tokens / full - 1 if stopped else None
-    return Cell(accuracy, len(problems), int(np.isnan(values).sum()), tokens, change, paper)
+def _cell(tally: Tally, method: str, with_tokens: bool, paper: Published | None) -> Cell:
+    tokens = tally.sampled if with_tokens else None
+    change = -tally.saved if with_tokens and method not in WHOLE and tally.saved is not None else None
+    return Cell(tally.accuracy, tally.problems, tally.not_graded, tokens, change, paper)
 
 
 def _average(cells: Mapping[str, Cell | None], draws: Sequence[np.ndarray], paper: Published | None) -> Cell | None:
@@ -228,7 +218,7 @@ def _average(cells: Mapping[str, Cell | None], draws: Sequence[np.ndarray], pape
     return Cell(Estimate(float(values.mean()), float(low), float(high)), problems, paper=paper)
 
 
-def _notes(number: int, rows: Sequence[Row]) -> list[str]:
+def _notes(number: int, rows: Sequence[TableRow]) -> list[str]:
     cells = [cell for row in rows for cell in row.cells.values() if cell is not None]
     notes = ["Brackets hold 95 % intervals: bootstrap over problems. Avg. is the plain mean over tasks."]
     if any(row.method.startswith("Text") for row in rows):
@@ -243,13 +233,14 @@ def _notes(number: int, rows: Sequence[Row]) -> list[str]:
     if worst:
         notes.append(f"Up to {worst} problems of a cell were not graded: left out of it, not counted as wrong.")
     if any(cell.paper for cell in cells):
-        notes += ["The paper's values stand behind ours; its n is 64.", *_subsets(rows), *NOTES[number]]
+        notes += ["The paper's values stand after ours; its n is 64.", *_subsets(rows), *NOTES[number]]
     return notes
 
 
-def _subsets(rows: Sequence[Row]) -> list[str]:
+def _subsets(rows: Sequence[TableRow]) -> list[str]:
     """Where ours has other problems than the paper."""
-    counts = {(column, cell.problems) for row in rows for column, cell in row.cells.items() if cell and cell.paper}
+    cells = [(column, cell) for row in rows for column, cell in row.cells.items() if cell and cell.paper]
+    counts = {(column, cell.problems + cell.not_graded) for column, cell in cells}
     return [
         f"{column}: ours are {count} problems, the paper's are {PROBLEMS[column]}."
         for column, count in sorted(counts)

@@ -6,7 +6,7 @@ import json
 import math
 from collections.abc import Callable, Mapping
 
-from nad.analysis.tables.accuracy import Cell, Row, Table
+from nad.analysis.tables.accuracy import Cell, Table, TableRow
 
 _FIELDS = (
     "table",
@@ -34,7 +34,7 @@ def records(table: Table) -> list[dict[str, object]]:
     ]
 
 
-def _values(table: Table, row: Row, column: str) -> tuple[object, ...]:
+def _values(table: Table, row: TableRow, column: str) -> tuple[object, ...]:
     cell = row.cells[column]
     assert cell is not None
     estimate = (cell.accuracy.value, cell.accuracy.low, cell.accuracy.high)
@@ -68,7 +68,7 @@ def _line(texts: list[str]) -> str:
     return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in texts)} |"
 
 
-def cells(table: Table, row: Row) -> list[str]:
+def cells(table: Table, row: TableRow) -> list[str]:
     """The row's cells as text, one a column; an en dash where a method does not apply or a task was not run."""
     return [cell_text(cell) if (cell := row.cells.get(column)) else "–" for column in table.columns]  # noqa: RUF001
 

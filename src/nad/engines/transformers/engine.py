@@ -9,7 +9,7 @@ from typing import Any, cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from nad.engines.base import LoadOptions
 from nad.engines.capture.gates import find_gated_ffns
@@ -20,7 +20,7 @@ from nad.engines.transformers.loading import load
 from nad.engines.transformers.sampling_loop import Source, TransformersRollout, signals_of
 from nad.engines.transformers.shared_prompt import NotShareable, SharedPromptCache
 from nad.engines.transformers.token_draws import token_signals
-from nad.engines.transformers.tokenizer import apply_template, end_tokens, unicode
+from nad.engines.transformers.tokenizer import Detokenizer, apply_template, end_tokens, unicode
 from nad.engines.transformers.turns import Turns
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
@@ -43,13 +43,13 @@ class TransformersEngine:
     def __init__(
         self,
         model: nn.Module,
-        tokenizer: PreTrainedTokenizerBase,
+        tokenizer: Detokenizer,
         name: str,
         share_prefixes: bool = True,
         fast_cpu: bool = True,
     ) -> None:
         self._model = cast(Any, model)
-        self._tokenizer, self.name = tokenizer, name
+        self._tokenizer, self.name = cast(Any, tokenizer), name
         config = self._model.config.get_text_config()
         self._share_prefixes = share_prefixes
         self.layers = config.num_hidden_layers

@@ -131,7 +131,8 @@ class TransformersRollout:
         emission = self._sharing.emit(drawn.cpu().numpy())
         if self._recorder is not None and forward.gates is not None:
             columns = (emission.row, emission.token, samples, emission.pair)
-            self._recorder.add(Step(forward.gates, *map(self._on_device, columns), position))
+            emitted_row, token, owner, pair = map(self._on_device, columns)
+            self._recorder.add(Step(forward.gates, emitted_row, token, owner, pair, position))
         return emission
 
     @property

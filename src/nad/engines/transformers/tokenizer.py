@@ -3,6 +3,7 @@
 import inspect
 import re
 from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import jinja2
 from torch import nn
@@ -12,7 +13,16 @@ from nad.errors import UsageError
 from nad.types import Message
 
 
-def end_tokens(model: nn.Module, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+@runtime_checkable
+class Detokenizer(Protocol):
+    """What sampling needs of a tokenizer; prompts and texts need a whole one."""
+
+    eos_token_id: Any
+
+    def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> str: ...
+
+
+def end_tokens(model: nn.Module, tokenizer: Detokenizer) -> frozenset[int]:
     """Every token that ends a completion: the generation settings', the model's and the tokenizer's."""
     settings = getattr(model, "generation_config", None)
     found = [getattr(owner, "eos_token_id", None) for owner in (settings, model.config, tokenizer)]

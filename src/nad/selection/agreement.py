@@ -1,80 +1,49 @@
-"""Choosing one completion by its neurons (section 4.1). Nothing here reads a text."""
+"""Choosing by agreement (section 4.1): of neurons, or, as a control, of the tokens that a text has."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Int
 
 from nad.errors import UsageError
-from nad.neurons.agreement import consensus_matrix
-from nad.types import Group
+from nad.selection.base import SETS, WEIGHTS, Candidates, Choice, Consensus, best, check_at_least, check_sets, largest
+
+_NEURONS = frozenset({"neurons"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Agreement:
+    """What agrees, and what a neuron counts for: 1, or its peak (docs/decisions/0024-weighted-agreement.md)."""
+
+    of: str = field(default="neurons", metadata={"help": f"what agrees: {', '.join(SETS)}; also written knn@tokens"})
+    weight: str = field(default="none", metadata={"help": f"what a neuron counts for: {', '.join(WEIGHTS)}"})
+
+    def __post_init__(self) -> None:
+        check_sets(self.of, self.weight)
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return _NEURONS if self.of == "neurons" else frozenset({"texts"})
+
+    def choose(self, candidates: Candidates) -> Choice:
+        return self.among(candidates.consensus(self.of, self.weight))
+
+    def among(self, consensus: Consensus) -> Choice:
+        """The choice, when the agreement is known."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Consensus:
-    """What selectors look at: the consensus matrix S (Eq. 4) and the number of neurons of each completion."""
-
-    similarity: Float[np.ndarray, "n n"]
-    activated: Int[np.ndarray, " n"]
-
-    @classmethod
-    def of(cls, group: Group) -> "Consensus":
-        sets = [c.activations for c in group.completions]
-        return cls(consensus_matrix(sets), np.array([len(s) for s in sets]))
-
-    @cached_property
-    def mean_distance(self) -> Float[np.ndarray, " n"]:
-        """Mean of 1 - S to all others; 0 for a single completion."""
-        n = len(self.similarity)
-        return (n - self.similarity.sum(axis=1)) / max(1, n - 1)
-
-
-@dataclass(frozen=True)
-class Choice:
-    """The chosen index, each completion's score (larger is better), and what the user should know about it."""
-
-    index: int
-    scores: Float[np.ndarray, " n"]
-    note: str = ""
-
-
-@runtime_checkable
-class Selector(Protocol):
-    """Scores completions and chooses one; a frozen dataclass whose fields are its parameters."""
-
-    def choose(self, consensus: Consensus) -> Choice: ...
-
-
-def best(scores: Float[np.ndarray, " n"], tie: Float[np.ndarray, " n"] | None = None) -> int:
-    """Index of the largest score; ties go to the smaller `tie`, then to the smaller index.
-
-    Scores are sums over rows of one symmetric matrix, whose rounding depends on the order of the terms:
-    what differs by less than 1e-9 of the largest is a tie.
-    """
-    close = np.flatnonzero(scores >= scores.max() - 1e-9 * max(1.0, abs(scores.max())))
-    if tie is not None:
-        close = close[tie[close] <= tie[close].min() + 1e-9]
-    return int(close[0])
-
-
-def _at_least(name: str, value: float, low: float) -> None:
-    if value < low:
-        raise UsageError(f"{name} must be at least {low}, got {value}")
-
-
-@dataclass(frozen=True)
-class KNN:
+class KNN(_Agreement):
     """Largest sum of the k largest agreements with the others (kNN-agreement)."""
 
     k: int = field(default=3, metadata={"help": "neighbours counted; at most n - 1"})
 
     def __post_init__(self) -> None:
-        _at_least("k", self.k, 1)
+        super().__post_init__()
+        check_at_least("k", self.k, 1)
 
-    def choose(self, consensus: Consensus) -> Choice:
+    def among(self, consensus: Consensus) -> Choice:
         others = consensus.similarity.copy()
         np.fill_diagonal(others, -np.inf)
         k = min(self.k, len(others) - 1)
@@ -84,16 +53,15 @@ class KNN:
 
 
 @dataclass(frozen=True)
-class Medoid:
+class Medoid(_Agreement):
     """Largest sum of agreements with all (the global medoid)."""
 
-    def choose(self, consensus: Consensus) -> Choice:
-        scores = consensus.similarity.sum(axis=1)
-        return Choice(best(scores), scores)
+    def among(self, consensus: Consensus) -> Choice:
+        return largest(consensus.similarity.sum(axis=1))
 
 
 @dataclass(frozen=True)
-class DBSCAN:
+class DBSCAN(_Agreement):
     """The medoid of the largest cluster of the distances 1 - S; without a cluster, the global medoid.
 
     The paper gives no eps: it is the `quantile` of the problem's own distances between different completions
@@ -104,14 +72,15 @@ class DBSCAN:
     min_samples: int = field(default=3, metadata={"help": "neighbours, itself included, that make a core point"})
 
     def __post_init__(self) -> None:
-        _at_least("min_samples", self.min_samples, 1)
+        super().__post_init__()
+        check_at_least("min_samples", self.min_samples, 1)
         if not 0 <= self.quantile <= 1:
             raise UsageError(f"quantile must be in [0, 1], got {self.quantile}")
 
-    def choose(self, consensus: Consensus) -> Choice:
+    def among(self, consensus: Consensus) -> Choice:
         members = self._largest_cluster(consensus)
         if members is None:
-            fallback = Medoid().choose(consensus)
+            fallback = Medoid().among(consensus)
             return Choice(fallback.index, fallback.scores, "dbscan found no cluster; the global medoid was chosen")
         scores = np.full(len(consensus.similarity), -np.inf)
         scores[members] = consensus.similarity[np.ix_(members, members)].sum(axis=1)
@@ -151,18 +120,20 @@ def _density_clusters(near: Bool[np.ndarray, "n n"], core: Bool[np.ndarray, " n"
 class MinAct:
     """Fewest activated neurons."""
 
-    def choose(self, consensus: Consensus) -> Choice:
-        scores = -consensus.activated.astype(float)
-        return Choice(best(scores), scores)
+    needs = _NEURONS
+
+    def choose(self, candidates: Candidates) -> Choice:
+        return largest(-candidates.consensus().activated)
 
 
 @dataclass(frozen=True)
 class MaxAct:
     """Most activated neurons: the opposite of MinAct, for comparison (Fig. 6)."""
 
-    def choose(self, consensus: Consensus) -> Choice:
-        scores = consensus.activated.astype(float)
-        return Choice(best(scores), scores)
+    needs = _NEURONS
+
+    def choose(self, candidates: Candidates) -> Choice:
+        return largest(candidates.consensus().activated)
 
 
 @dataclass(frozen=True)
@@ -172,19 +143,28 @@ class ConsensusMin:
     Scores are minus the number of neurons for the winners, and minus infinity for the others.
     """
 
-    def choose(self, consensus: Consensus) -> Choice:
-        choices = [selector.choose(consensus) for selector in (KNN(), Medoid(), DBSCAN())]
-        scores = np.full(len(consensus.activated), -np.inf)
-        winners = sorted({choice.index for choice in choices})
-        scores[winners] = -consensus.activated[winners]
-        return Choice(best(scores), scores, " ".join(filter(None, (choice.note for choice in choices))))
+    needs = _NEURONS
+
+    def choose(self, candidates: Candidates) -> Choice:
+        return _of_the_winners(candidates.consensus(), sign=-1)
 
 
-SELECTORS: Mapping[str, type[Selector]] = {
-    "knn": KNN,
-    "medoid": Medoid,
-    "dbscan": DBSCAN,
-    "minact": MinAct,
-    "maxact": MaxAct,
-    "consensus-min": ConsensusMin,
-}
+@dataclass(frozen=True)
+class ConsensusMax:
+    """Of the winners of knn, medoid and dbscan the one with the most neurons.
+
+    Scores are the number of neurons for the winners, and minus infinity for the others.
+    """
+
+    needs = _NEURONS
+
+    def choose(self, candidates: Candidates) -> Choice:
+        return _of_the_winners(candidates.consensus(), sign=1)
+
+
+def _of_the_winners(consensus: Consensus, sign: int) -> Choice:
+    choices = [selector.among(consensus) for selector in (KNN(), Medoid(), DBSCAN())]
+    winners = sorted({choice.index for choice in choices if choice.index is not None})
+    scores = np.full(len(consensus.activated), -np.inf)
+    scores[winners] = sign * consensus.activated[winners]
+    return Choice(best(scores), scores, " ".join(filter(None, (choice.note for choice in choices))))
