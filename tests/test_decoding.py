@@ -159,7 +159,8 @@ def test_generate_takes_what_the_command_line_takes() -> None:
     assert nad.generate(engine(), "hello", n=2, params=PARAMS, rule=RULE).stop_at == "14"  # clipped to max_tokens
 
 
-def test_a_vote_that_fails_is_said() -> None:
+def test_a_vote_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("nad.decoding.extract_answer", lambda text, last_number: None)
     with pytest.raises(NadError, match=r"no answer was chosen: .*another --selector"):
         nad.generate(engine(), "hello", n=2, stop="none", selector="cons", params=PARAMS)
 

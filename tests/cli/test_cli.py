@@ -69,7 +69,7 @@ NAD = ("-c", "from nad.cli.main import entry; entry()")
 
 
 def test_json_has_the_keys_of_the_contract_and_nothing_else_is_printed(run: Run, model: Path) -> None:
-    code, out, err = run("generate", "hello", "--model", model, "--dtype", "float32", "--json", "--seed", "3", *SMALL)
+    code, out, err = run("generate", "hello", "--model", model, "--no-fast-cpu", "--json", "--seed", "3", *SMALL)
     assert (code, err) == (0, "")
     assert out.count("\n") == 1
     result = json.loads(out)
@@ -132,7 +132,7 @@ def test_options_reach_the_prompt(run: Run, model: Path) -> None:
 
 
 def test_greedy_samples_are_noted(run: Run, model: Path) -> None:
-    _, out, _ = run("generate", "hello", "--model", model, "--json", "--temperature", "0", *SMALL)
+    _, out, _ = run("generate", "hello", "--model", model, "--json", "--no-fast-cpu", "--temperature", "0", *SMALL)
     assert json.loads(out)["notes"] == ["temperature 0: all samples are the same"]
 
 
@@ -296,7 +296,7 @@ def test_an_unexpected_error_is_one_line_too(run: Run, model: Path, monkeypatch:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise ZeroDivisionError("two\nlines")
 
-    monkeypatch.setattr("nad.engines.transformers.engine.Rollout", fail)
+    monkeypatch.setattr("nad.engines.transformers.engine.TransformersRollout", fail)
     assert_error(run("generate", "x", "--model", model), 1, "unexpected ZeroDivisionError: two lines", "--debug")
 
 
@@ -304,7 +304,7 @@ def test_an_interrupt_ends_without_traceback(run: Run, model: Path, monkeypatch:
     def interrupted(*args: Any, **kwargs: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("nad.engines.transformers.engine.Rollout", interrupted)
+    monkeypatch.setattr("nad.engines.transformers.engine.TransformersRollout", interrupted)
     for debug in ([], ["--debug"]):
         code, out, err = run("generate", "x", "--model", model, *debug)
         assert (code, out) == (130, "")
@@ -367,7 +367,7 @@ def test_public_names_exist() -> None:
 
     assert set(nad.__all__) == set(nad._HOME)
     for name in nad.__all__:
-        assert name == "SELECTORS" or getattr(nad, name).__module__.startswith("nad.")
+        assert name in ("SELECTORS", "Event") or getattr(nad, name).__module__.startswith("nad.")
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         nad.nothing  # noqa: B018
 

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from nad.runs.text_ends import Spans
 from planted import PlantedEngine, PlantedTask, record, sample
 from tiny import tiny_engine
 
@@ -17,7 +18,6 @@ from nad.errors import NadError, UsageError
 from nad.runs.evaluate import EvalProgress, Settings, evaluate, problem_seed
 from nad.runs.grading_process import graded
 from nad.runs.store import PARTS, PENDING, RunStore, open_run
-from nad.runs.text_ends import Spans
 from nad.runs.universal_self_consistency import named_response
 from nad.stopping import At
 from nad.tasks import Problem, load_task
@@ -49,7 +49,7 @@ def test_a_run_holds_what_was_sampled_and_its_grades(memory: str) -> None:
             assert s.answer == str(first)
             assert s.correct is (None if first == 3 else first % 2 == 0)
             assert s.seconds == pytest.approx(0.5 / 5)
-            assert s.completion.text[: s.text_end[1]] == PlantedEngine().decode(s.completion.tokens[:2])
+            assert s.completion.text[: s.completion.text_end[1]] == PlantedEngine().decode(s.completion.tokens[:2])
     manifest = store.manifest
     assert (manifest.task, manifest.model, manifest.n, manifest.neurons) == ("planted", "planted", 5, 100)
     assert manifest.versions["python"] and manifest.hardware and manifest.created
@@ -288,7 +288,7 @@ def test_recording_arithmetic_with_the_default_model_and_choosing_from_it(
         for s in problem.samples:
             signals = s.completion.signals
             assert signals is not None
-            assert len(signals.logprob) == len(s.completion.tokens) == len(s.text_end)
+            assert len(signals.logprob) == len(s.completion.tokens) == len(s.completion.text_end)
             assert s.correct is not None
 
 

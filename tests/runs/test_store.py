@@ -61,11 +61,9 @@ def graded_samples(draw: st.DrawFn, index: int, with_signals: bool) -> GradedSam
         draw(st.sampled_from(["stop", "length", None])),
         found,
         Signals(*columns, counts) if with_signals else None,
+        tuple(draw(st.lists(st.integers(0, 2**31 - 1), max_size=40))),
     )
-    ends = tuple(draw(st.lists(st.integers(0, 2**31 - 1), max_size=40)))
-    return GradedSample(
-        completion, draw(st.none() | text), draw(st.none() | st.booleans()), draw(st.floats(0, 1e6)), ends
-    )
+    return GradedSample(completion, draw(st.none() | text), draw(st.none() | st.booleans()), draw(st.floats(0, 1e6)))
 
 
 @st.composite
