@@ -33,7 +33,7 @@ def evil_run():
     run = named(hand_run(), f"planted {EVIL}", command=EVIL, task=f"t {EVIL}")
     first = run.problems[0]
     samples = [
-        replace(s, answer=EVIL, text_end=(), completion=replace(s.completion, text=f"{EVIL} {i}"))
+        replace(s, answer=EVIL, completion=replace(s.completion, text=f"{EVIL} {i}", text_end=()))
         for i, s in enumerate(first.samples)
     ]
     return replace(run, problems=[replace(first, problem=EVIL, samples=tuple(samples)), *run.problems[1:]])
