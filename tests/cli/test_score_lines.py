@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from oracle import jaccard
+from sampled import sampled
 from tiny import LAYERS, NEURONS, VOCABULARY, tiny_engine, tiny_model, tiny_tokenizer
 
 from nad.cli.main import main
@@ -53,7 +54,7 @@ def score(model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Call
 
 def test_sets_of_sampled_tokens_are_the_sampled_sets(engine: TransformersEngine, score: Any) -> None:
     prompt = engine.encode("hello")
-    group = engine.sample(prompt, 4, SamplingParams(max_tokens=10), Never(), RULE)
+    group = sampled(engine, prompt, 4, SamplingParams(max_tokens=10), Never(), RULE)
     lines = [{"prompt_tokens": prompt, "completion_tokens": c.tokens} for c in group.completions]
     code, out, err = score(lines, "--neurons")
     assert (code, err) == (0, "")
