@@ -7,15 +7,12 @@ import os
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 from planted import manifest, record, sample
 
-from nad.analysis.comparison import Row, Selection, parse_stops, reselect
-from nad.analysis.statistics import auroc, bootstrap_means, pairs_above
+from nad.analysis.comparison import Comparison, ComparisonRow, parse_stops, reselect
 from nad.cli.main import main
 from nad.errors import UsageError
-from nad.prefixes import prefix_curve
 from nad.runs.records import MemoryRun
 from nad.runs.store import RunStore
 from nad.selection import default_selectors, parse_selector
@@ -46,12 +43,12 @@ RUN = MemoryRun(
 )
 
 
-def table(specs: list[str], at: str = "none", run: MemoryRun = RUN) -> Selection:
+def table(specs: list[str], at: str = "none", run: MemoryRun = RUN) -> Comparison:
     return reselect(run, [parse_selector(spec) for spec in specs], parse_stops(at))
 
 
-def row(selection: Selection, method: str, stop: str = "none") -> Row:
-    (found,) = [r for r in selection.rows if (r.method, r.stop) == (method, stop)]
+def row(comparison: Comparison, method: str, stop: str = "none") -> ComparisonRow:
+    (found,) = [r for r in comparison.rows if (r.method, r.stop) == (method, stop)]
     return found
 
 
@@ -134,26 +131,10 @@ def test_a_run_of_prefixes_is_refused() -> None:
 
 def test_stop_positions() -> None:
     tokens = [[1, 2, 3, 0], [1, 5, 3, 0], [6, 0]]
-    curve = prefix_curve(tokens)
-    assert [stop_position(parse_stop(s), tokens, curve) for s in ("2", "9", "none")] == [2, 4, 4]
-    assert stop_position(parse_stop("distinct"), tokens, curve) == 2
-    assert stop_position(parse_stop("distinct:1"), tokens, curve) == 1
-    assert [stop_position(parse_stop(f"budget:{b}"), tokens, curve) for b in (1, 2, 3, 5, 6, 99)] == [1, 1, 2, 2, 3, 4]
-
-
-def test_auroc_counts_ties_half_and_ignores_what_is_not_graded() -> None:
-    assert auroc(np.array([3.0, 2.0, 2.0, 9.0]), [True, True, False, None]) == 0.75
-    assert auroc(np.array([1.0, 2.0]), [True, True]) is None
-    assert pairs_above(np.array([1.0]), np.zeros((1, 1), bool)) is None
-
-
-def test_the_bootstrap_interval_is_that_of_a_mean() -> None:
-    """For 400 problems, half of them right, the interval is 0.5 -+ 1.96 * 0.5 / 20."""
-    values = np.array([[0.0, 1.0] * 200, [1.0, np.nan] * 200, [np.nan] * 400]).T
-    low, high = bootstrap_means(values)
-    assert (low[0], high[0]) == pytest.approx((0.451, 0.549), abs=0.006)
-    assert (low[1], high[1]) == (1.0, 1.0)
-    assert np.isnan(low[2]) and np.isnan(high[2])
+    assert [stop_position(parse_stop(s), tokens) for s in ("2", "9", "none")] == [2, 4, 4]
+    assert stop_position(parse_stop("distinct"), tokens) == 2
+    assert stop_position(parse_stop("distinct:1"), tokens) == 1
+    assert [stop_position(parse_stop(f"budget:{b}"), tokens) for b in (1, 2, 3, 5, 6, 99)] == [1, 1, 2, 2, 3, 4]
 
 
 def test_the_paired_difference_is_narrower_than_the_accuracy() -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from hand import hand_digest, hand_run
 
-from nad.analysis.summary import STRONGEST, digest, shortened
+from nad.analysis.summary import AGREEMENT, STRONGEST, digest, shortened
 from nad.errors import NadError
 from nad.testing.planted_runs import PlantedSample, planted_crowd, planted_problem, planted_run, without
 
@@ -16,7 +16,10 @@ def only(samples):
 def test_positions_double_and_end_with_the_longest():
     problem = only([PlantedSample(tokens=150), PlantedSample(tokens=40)])
     assert problem.positions.tolist() == [32, 64, 128, 150]
-    assert [problem.at(p) for p in (32, 64, 150, 9999, None)] == [0, 1, 3, 3, 3]
+    full = problem.outcome("knn")
+    assert [problem.outcome("knn", p) is full for p in (32, 64, 128, 150, 9999, None)] == [False] * 3 + [True] * 3
+    # n prefixes and the rest of sample 0
+    assert [problem.outcome("knn", p).sampled for p in (32, 64, 128)] == [64 + 118, 104 + 86, 168 + 22]
 
 
 def test_sizes_are_the_rate_times_the_tokens_so_far():
@@ -34,9 +37,8 @@ def test_agreement_within_and_across_clusters():
 
 
 def test_choices_of_the_hand_run():
-    chosen = {
-        name: [int(p.chosen[name][-1]) for p in hand_digest().problems] for name in hand_digest().problems[0].chosen
-    }
+    problems = hand_digest().problems
+    chosen = {name: [p.chosen(name)[-1] for p in problems] for name in AGREEMENT}
     assert chosen["medoid"] == [0, 1, 0] and chosen["knn"] == [0, 1, 0]
     assert chosen["minact"] == [3, 0, 0] and chosen["maxact"] == [0, 1, 3]
     assert chosen["knn@tokens"] == [0, 0, 0]

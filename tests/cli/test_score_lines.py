@@ -20,7 +20,7 @@ from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
 from nad.selection.agreement import Medoid
 from nad.stopping import Never
-from nad.types import SamplingParams
+from nad.types import Message, SamplingParams
 
 RULE = ActivationRule(k=30, per_layer=16)
 
@@ -109,6 +109,80 @@ def test_neuron_ids_count_layer_by_layer(engine: TransformersEngine) -> None:
     assert record["first_token"] == [0] * (LAYERS * NEURONS)
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = '{"prompt": "a", "completion": "b"}\n'
+    (tmp_path / "lines").write_text(text, encoding="utf-8-sig")
+    assert read_lines(str(tmp_path / "lines")) == [Line(1, "a", "b")]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\ufeff" + text))
+    assert read_lines("-") == [Line(1, "a", "b")]
+
+
+def test_a_prompt_of_chat_messages(engine: TransformersEngine, score: Any) -> None:
+    """One user message is the prompt as a text; with --system, or with turns before it, they come first."""
+
+    def neurons(prompt: Any, *options: str) -> list[int]:
+        code, out, _ = score([{"prompt": prompt, "completion": "x"}], "--neurons", *options)
+        assert code == 0
+        return json.loads(out)["neurons"]
+
+    user = {"role": "user", "content": "hi"}
+    assert neurons([user]) == neurons("hi")
+    system = {"role": "system", "content": "s"}
+    assert neurons([system, user]) == neurons("hi", "--system", "s") == neurons([user], "--system", "s")
+    turns = [user, {"role": "assistant", "content": "yes"}, {"role": "user", "content": "so"}]
+    expected = engine.encode([Message("user", "hi"), Message("assistant", "yes"), Message("user", "so")])
+    (record,) = score_lines(engine, [Line(1, expected, "x")], ScoreOptions(RULE, neurons=True))
+    assert neurons(turns) == record["neurons"]
+
+
+def test_messages_and_options_that_exclude_each_other(score: Any) -> None:
+    line = {"prompt": [{"role": "system", "content": "s"}, {"role": "user", "content": "a"}], "completion": "b"}
+    for options, said in ((("--system", "t"), "drop --system"), (("--raw",), "one text, not messages")):
+        code, _, err = score([line], *options)
+        assert code == 2
+        assert err.startswith("nad: error: line 1: ") and said in err
+
+
+def test_lines_of_the_same_messages_are_one_prompt(score: Any) -> None:
+    asked = [{"role": "user", "content": "a"}]
+    lines = [{"prompt": asked, "completion": c} for c in ("one", "one", "ten")]
+    _, out, _ = score(lines, "--selector", "knn:k=1")
+    assert [json.loads(line)["selected"] for line in out.splitlines()] == [True, False, False]
+
+
+@pytest.mark.parametrize(
+    ("selector", "expected"),
+    [("shortest", 2), ("longest", 1), ("first", 0), ("cons", 0), ("knn@tokens:k=1", 0), ("knn:weight=peak", None)],
+)
+def test_every_kind_of_selector_chooses_among_texts(selector: str, expected: int | None, score: Any) -> None:
+    texts = ["so the answer is 7", "one more: the answer is 7", "the answer is 8"]
+    code, out, _ = score([{"prompt": "a", "completion": c} for c in texts], "--selector", selector)
+    selected = [json.loads(line)["selected"] for line in out.splitlines()]
+    assert code == 0 and sum(selected) == 1
+    assert expected is None or selected[expected]
+
+
+def test_signals_are_computed_where_the_selector_needs_them(engine: TransformersEngine, score: Any) -> None:
+    texts = ["one", "two", "ten"]
+    prompt = engine.encode("a")
+    found = [engine.score(prompt, engine.encode_completion(t), RULE, signals=True).signals for t in texts]
+    means = [float(s.logprob.mean()) for s in found if s is not None]
+    _, out, _ = score([{"prompt": "a", "completion": t} for t in texts], "--selector", "logprob")
+    assert [json.loads(line)["score"] for line in out.splitlines()] == pytest.approx(means)
+
+
+def test_a_failed_vote_selects_nothing(score: Any) -> None:
+    lines = [{"prompt": "a", "completion": f"the answer is {i}"} for i in (1, 2)]
+    _, out, _ = score(lines, "--selector", "cons")
+    assert [json.loads(line)["selected"] for line in out.splitlines()] == [False, False]
+
+
+def test_a_verdict_is_not_there_for_given_texts(score: Any) -> None:
+    code, out, err = score([{"prompt": "a", "completion": "b"}], "--selector", "universal")
+    assert (code, out) == (2, "")
+    assert "nad eval --consistency" in err
+
+
 def test_options_reach_the_prompt(engine: TransformersEngine) -> None:
     def record(prompt: str | tuple[int, ...], **options: Any) -> dict[str, object]:
         (found,) = score_lines(engine, [Line(1, prompt, "x")], ScoreOptions(RULE, neurons=True, **options))
@@ -155,6 +229,10 @@ FORMS = "must be {"
         ('{"prompt": "a", "completion": ""}', FORMS),
         ('{"prompt": "", "completion": "b"}', FORMS),
         ('{"prompt": 1, "completion": "b"}', FORMS),
+        ('{"prompt": [], "completion": "b"}', FORMS),
+        ('{"prompt": ["a"], "completion": "b"}', FORMS),
+        ('{"prompt": [{"role": "user"}], "completion": "b"}', FORMS),
+        ('{"prompt": [{"role": "user", "content": ["a"]}], "completion": "b"}', FORMS),
         ('{"prompt_tokens": [1], "completion_tokens": []}', FORMS),
         ('{"prompt_tokens": [1], "completion_tokens": [true]}', FORMS),
         ('{"prompt_tokens": [1.5], "completion_tokens": [1]}', FORMS),

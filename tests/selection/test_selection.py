@@ -1,5 +1,6 @@
 """The one table of selectors: names and specs, what each needs, what applies before sampling; length and chance."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from importlib.metadata import EntryPoint
 
@@ -16,6 +17,7 @@ from nad.selection import (
     Choice,
     NotApplicable,
     Selector,
+    all_selectors,
     check_applies,
     default_selectors,
     parse_selector,
@@ -105,6 +107,14 @@ class Last:
         return Choice(candidates.n - self.back, np.arange(candidates.n, dtype=float))
 
 
+@pytest.fixture
+def looked_up_anew() -> Iterator[None]:
+    all_selectors.cache_clear()
+    yield
+    all_selectors.cache_clear()
+
+
+@pytest.mark.usefixtures("looked_up_anew")
 def test_installed_packages_add_selectors(monkeypatch: pytest.MonkeyPatch) -> None:
     point = EntryPoint("last", f"{__name__}:Last", "nad.selectors")
     monkeypatch.setattr(spec_grammar, "entry_points", lambda group: [point] if group == "nad.selectors" else [])

@@ -11,28 +11,32 @@ import numpy as np
 
 from nad.engines.base import Engine
 from nad.errors import NadError, UsageError
+from nad.grading.answers import extract_answer
+from nad.grading.votes import ballots
 from nad.neurons.activation import ActivationRule
-from nad.selection import Candidates, Selector
+from nad.selection import Candidates, Selector, check_applies
 from nad.types import Completion, Message
 
+BOM = "\ufeff"
+"""What some editors write before a file's first character."""
 _FORMS = '{"prompt", "completion"} or {"prompt_tokens", "completion_tokens"}'
 
 
 @dataclass(frozen=True)
 class Line:
-    """One text to score, as text or as tokens; `number` counts from 1.
+    """One text to score, as text or as tokens; a prompt may also be chat messages. `number` counts from 1.
 
     A line that has both is taken as its tokens: they are exact, a text read again may split in other places.
     """
 
     number: int
-    prompt: str | tuple[int, ...]
+    prompt: str | tuple[int, ...] | tuple[Message, ...]
     completion: str | tuple[int, ...]
 
 
 @dataclass(frozen=True)
 class ScoreOptions:
-    """What `score_lines` computes and prints."""
+    """What `score_lines` computes and prints. Raises UsageError for a selector that cannot choose among given texts."""
 
     rule: ActivationRule = ActivationRule()
     selector: Selector | None = None
@@ -41,13 +45,17 @@ class ScoreOptions:
     raw: bool = False
     template_args: Mapping[str, object] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.selector is not None:
+            check_applies(self.selector, full=True)
+
 
 def read_lines(file: str) -> list[Line]:
     """The lines of a JSON Lines file, or of standard input ("-"), all checked before any is scored."""
     if file != "-" and not Path(file).is_file():
         raise UsageError(f"no file {file!r}; name a JSON Lines file of {_FORMS}, or - for standard input")
     try:
-        text = sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")
+        text = (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).removeprefix(BOM)
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     lines = [_parse(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]
@@ -66,9 +74,25 @@ def _parse(number: int, text: str) -> Line:
     if isinstance(values, dict):
         if all(_are_tokens(values.get(key)) for key in ("prompt_tokens", "completion_tokens")):
             return Line(number, tuple(values["prompt_tokens"]), tuple(values["completion_tokens"]))
-        if all(isinstance(values.get(key), str) and values[key] for key in ("prompt", "completion")):
-            return Line(number, values["prompt"], values["completion"])
-    raise UsageError(f"line {number} must be {_FORMS}: texts, or lists of token ids, none of them empty")
+        prompt, completion = _prompt(values.get("prompt")), values.get("completion")
+        if prompt and isinstance(completion, str) and completion:
+            return Line(number, prompt, completion)
+    raise UsageError(
+        f"line {number} must be {_FORMS}: texts, or lists of token ids, none of them empty; a prompt may also be a "
+        'list of chat messages {"role", "content"}'
+    )
+
+
+def _prompt(value: object) -> str | tuple[Message, ...] | None:
+    """A text, or chat messages; None for anything else."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, list):
+        return None
+    turns = [turn if isinstance(turn, dict) else {} for turn in value]
+    if not all(isinstance(turn.get(key), str) for turn in turns for key in ("role", "content")):
+        return None
+    return tuple(Message(turn["role"], turn["content"]) for turn in turns)
 
 
 def _are_tokens(value: object) -> bool:
@@ -92,18 +116,30 @@ def score_lines(engine: Engine, lines: Sequence[Line], options: ScoreOptions) ->
 
 
 def _score(engine: Engine, line: Line, options: ScoreOptions) -> Completion:
-    prompt, completion = line.prompt, line.completion
+    signals = options.selector is not None and "signals" in options.selector.needs
     try:
-        if isinstance(prompt, str):
-            messages: str | list[Message] = prompt
-            if options.system is not None:
-                messages = [Message("system", options.system), Message("user", prompt)]
-            prompt = engine.encode(messages, options.raw, options.template_args)
+        completion = line.completion
         if isinstance(completion, str):
             completion = engine.encode_completion(completion)
-        return engine.score(prompt, completion, options.rule)
+        return engine.score(_prompt_tokens(engine, line.prompt, options), completion, options.rule, signals)
     except NadError as error:
         raise type(error)(f"line {line.number}: {error}") from error
+
+
+def _prompt_tokens(
+    engine: Engine, prompt: str | tuple[int, ...] | tuple[Message, ...], options: ScoreOptions
+) -> Sequence[int]:
+    """The prompt through the chat template, with the system message of the options; tokens as they are."""
+    if isinstance(prompt, str) and options.system is None:
+        return engine.encode(prompt, options.raw, options.template_args)
+    turns = [Message("user", prompt)] if isinstance(prompt, str) else [m for m in prompt if isinstance(m, Message)]
+    if not turns:
+        return [token for token in prompt if isinstance(token, int)]
+    if options.system is not None:
+        if turns[0].role == "system":
+            raise UsageError("the messages have a system message already; drop --system")
+        turns.insert(0, Message("system", options.system))
+    return engine.encode(turns, options.raw, options.template_args)
 
 
 def _record(line: Line, completion: Completion, options: ScoreOptions) -> dict[str, object]:
@@ -123,8 +159,16 @@ def _choose(
         groups[line.prompt].append(i)
     chosen: dict[int, dict[str, object]] = {}
     for members in groups.values():
-        choice = selector.choose(Candidates.of([completions[i] for i in members], full=True))
+        choice = selector.choose(_candidates([completions[i] for i in members], selector))
         for place, i in enumerate(members):
             score = float(choice.scores[place])
             chosen[i] = {"score": score if np.isfinite(score) else None, "selected": place == choice.index}
     return chosen
+
+
+def _candidates(completions: Sequence[Completion], selector: Selector) -> Candidates:
+    """Given texts are full answers; what they vote for is read from them where the selector votes."""
+    answers = None
+    if "answers" in selector.needs:
+        answers = ballots([extract_answer(c.text, last_number=True) for c in completions])
+    return Candidates.of(completions, full=True, answers=answers)
