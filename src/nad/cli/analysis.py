@@ -62,7 +62,6 @@ def figures(
     with status("reading") as watch:
         digests = [digest(run, watch=watch) for run in opened]
         drawn, missing = all_figures(digests)
-        out.mkdir(parents=True, exist_ok=True)
         paths = [path for figure in drawn for path in save(figure, out)]
     print("\n".join(map(str, paths)))
     _say(missing)
@@ -92,8 +91,9 @@ def _open(paths: Sequence[str], partial: bool) -> "list[Run]":
 
 
 def _write(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+    from nad.whole_files import write_whole
+
+    write_whole(path, text.encode())
     print(path)
 
 

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, fields
@@ -23,7 +24,8 @@ def eval_progress() -> Iterator[Callable[[EvalProgress], None]]:
 
 def _progress_line(progress: EvalProgress) -> str:
     left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
-    return f"{progress.done} of {progress.total} problems, token {progress.position} of the next{left}"
+    place = "of the next" if progress.in_hand == 1 else f"of the furthest of {progress.in_hand} in hand"
+    return f"{progress.done} of {progress.total} problems, token {progress.position} {place}{left}"
 
 
 def duration(seconds: float) -> str:
@@ -37,14 +39,17 @@ def duration(seconds: float) -> str:
 def run_account(store: RunStore) -> list[str]:
     """What a finished run holds, in a few lines."""
     found = store.grades()
-    samples, grades = len(found), [correct for correct, _ in found if correct is not None]
-    cut = sum(reason == "length" for _, reason in found)
+    samples, grades = len(found), [correct for correct, _, _ in found if correct is not None]
+    cut = sum(reason == "length" for _, reason, _ in found)
+    broken = Counter(why for _, _, why in found if why is not None)
     manifest = store.manifest
     lines = [f"{store.path}: {len(store)} problems of {manifest.task} x {manifest.n} samples of {manifest.model}"]
     if grades:
         lines.append(f"Avg@{manifest.n} {sum(grades) / len(grades):.1%} of {len(grades)} graded samples")
     if len(grades) < samples:
         lines.append(f"{samples - len(grades)} of {samples} samples are not graded")
+    for why, number in broken.most_common(1):
+        lines.append(f"the grader broke on {broken.total()} of them ({number}: {why}); --resume grades them again")
     if cut:
         lines.append(
             f"{cut / samples:.0%} of the samples were cut at {manifest.params.max_tokens} tokens (--max-tokens)"

@@ -1,59 +1,33 @@
 """Recording a run: every problem sampled once, with capture, then graded (section 5.1). The only writer of runs."""
 
-import hashlib
 import importlib.metadata
 import os
 import platform
 import sys
+import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from nad.engines.base import Engine
-from nad.errors import NadError, UsageError
-from nad.grading.answers import THINKING
-from nad.neurons.activation import ActivationRule
+from nad.runs.folder import Folder
 from nad.runs.grading_process import grader_of
-from nad.runs.records import GradedSample, Manifest, ProblemRecord
-from nad.runs.store import PARTS, PENDING, RunStore
+from nad.runs.growth import Plan, digest_of, resumed
+from nad.runs.in_flight import in_flight
+from nad.runs.records import Manifest, ProblemRecord
+from nad.runs.sampling import Settings, prompt_tokens, sample_problem
+from nad.runs.store import PENDING, RunStore
 from nad.runs.text_ends import Spans
-from nad.runs.universal_self_consistency import most_consistent
-from nad.stopping import Never, Progress, StopRule, check_reachable, stop_label
+from nad.runs.universal_self_consistency import consistency_prompt
+from nad.stopping import Progress, stop_label
 from nad.tasks.base import Problem, Task
-from nad.types import Message, SamplingParams
-
-_NOT_SETTINGS = ("versions", "hardware", "created", "command")
-"""What may differ between the sittings of one run: where and when, not what."""
-
-
-@dataclass(frozen=True)
-class Settings:
-    """How to record: n samples a problem, stopped where `stop` says. `consistency` asks for universal self-consistency.
-
-    `limit` is the number of problems the task was cut to, as the manifest tells it.
-    """
-
-    n: int = 64
-    stop: StopRule = Never()
-    params: SamplingParams = SamplingParams()
-    rule: ActivationRule = ActivationRule()
-    system: str | None = None
-    raw: bool = False
-    template_args: Mapping[str, object] = field(default_factory=dict)
-    consistency: bool = False
-    limit: int | None = None
-    command: str = ""
-
-    def __post_init__(self) -> None:
-        if self.n < 1:
-            raise UsageError(f"n must be at least 1, got {self.n}")
-        check_reachable(self.stop, self.params.max_tokens)
 
 
 @dataclass(frozen=True)
 class EvalProgress:
-    """Where a run stands: `done` problems of `total` are sampled, the next one is at token `position`.
+    """Where a run stands: `done` problems of `total` are sampled, and of the `in_hand` next ones the furthest is at
+    token `position`.
 
     `seconds_left` is None until a problem of this sitting is done.
     """
@@ -62,6 +36,7 @@ class EvalProgress:
     total: int
     position: int
     seconds_left: float | None
+    in_hand: int = 1
 
 
 def evaluate(
@@ -73,72 +48,42 @@ def evaluate(
     watch: Callable[[EvalProgress], None] = lambda progress: None,
     report: Callable[[str], None] = lambda note: None,
 ) -> RunStore:
-    """Record a run at `path`, or with `resume` what it lacks; damaged parts are named to `report` and done again.
+    """Record a run at `path`, or with `resume` what it lacks: problems, or samples of each, that a larger run has more.
 
-    A problem is stored as soon as it is sampled, and graded in another process while the next one is sampled: a kill
-    loses the problem in hand. Raises UsageError when the settings are not those of the run to resume, NadError when
-    the disk is full.
+    What is damaged or not of this run is moved aside, named to `report` and done again. `engine.rollouts` problems are
+    sampled at once. A problem is stored as soon as it is sampled, and graded in another process while others are
+    sampled: a kill loses the problems in hand. Raises UsageError when the settings are not those of the run to resume,
+    NadError when the disk is full.
     """
     problems = task.problems()
-    manifest = manifest_of(engine, task, settings)
-    store = _resumed(path, manifest, report) if resume else _created(path, manifest, problems)
-    with store.writing():
-        for folder in (PARTS, PENDING):
-            for index, what in store.damaged(folder).items():
-                report(what)
-                store.remove(index, folder)
-        stored = {*store.graded(), *store.pending()}
-        todo = [index for index in range(len(problems)) if index not in stored]
-        clock = _Clock(len(problems), len(todo), watch)
-        spans = Spans(engine.decode)
-        with grader_of(task, store) as grader:
-            for index in store.pending():
+    _check_prompts(engine, task, problems, settings)
+    plan = Plan(manifest_of(engine, task, settings), [p.id for p in problems], [digest_of(p) for p in problems])
+    with Folder(path).only_writer() as lock:
+        store = resumed(path, plan, report) if resume else RunStore.create(path, *plan)
+        todo = sorted({*range(len(problems))} - {*store.graded(), *store.pending()})
+        clock, spans = _Clock(len(problems), len(todo), watch), Spans(engine.decode)
+
+        def sampled(index: int, check: Callable[[], None]) -> ProblemRecord:
+            had, tell = store.smaller(index), clock.watcher(index, check)
+            return sample_problem(engine, task, problems[index], settings, spans, tell, had)
+
+        with grader_of(task, store, lock) as grader:
+            for index in [*store.pending(), *store.with_failed_grades()]:
                 grader.submit(index)
-            for index in todo:
-                record = sample_problem(engine, task, problems[index], settings, spans, clock)
+            for index, record in in_flight(sampled, todo, engine.rollouts):
                 store.write(index, record, PENDING)
                 grader.submit(index)
-                clock.finished()
+                clock.finished(index)
     return store
 
 
-def sample_problem(
-    engine: Engine,
-    task: Task,
-    problem: Problem,
-    settings: Settings,
-    spans: Spans,
-    watch: Callable[[Progress], None],
-) -> ProblemRecord:
-    """A problem's samples, not graded yet."""
-    prompt = task.prompt(problem)
-    messages = [Message("system", settings.system), Message("user", prompt)] if settings.system else prompt
-    tokens = engine.encode(messages, settings.raw, settings.template_args)
-    params = replace(settings.params, seed=problem_seed(settings.params.seed, problem.id))
-    with engine.start(tokens, settings.n, params, settings.rule, signals=True) as rollout:
-        for progress in rollout.until(settings.stop):
-            watch(progress)
-        group = rollout.group()
-    seconds = (group.sample_s + group.capture_s) / settings.n
-    samples = [
-        GradedSample(replace(c, text_end=spans.ends(c.tokens, c.text)), None, None, seconds) for c in group.completions
-    ]
-    consistent = most_consistent(engine, prompt, group, settings.template_args) if settings.consistency else None
-    return ProblemRecord(
-        problem=problem.id,
-        prompt_tokens=group.prompt_tokens,
-        samples=tuple(samples),
-        computed_tokens=group.computed_tokens,
-        prompt=prompt,
-        seed=params.seed,
-        consistent=consistent,
-        thinking=engine.decode(tokens).rstrip().endswith(THINKING),
-    )
-
-
-def problem_seed(seed: int, problem: str) -> int:
-    """The seed of one problem: problems must not share their draws, nor depend on which others are in the run."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{problem}".encode()).digest()[:8], "big")
+def _check_prompts(engine: Engine, task: Task, problems: Sequence[Problem], settings: Settings) -> None:
+    """Raise for a template or an engine that cannot take the prompts, before anything is sampled."""
+    for problem in problems[:1]:
+        prompt = task.prompt(problem)
+        prompt_tokens(engine, prompt, settings)
+        if settings.consistency:
+            engine.encode(consistency_prompt(prompt, [""]), settings.raw, settings.template_args)
 
 
 def manifest_of(engine: Engine, task: Task, settings: Settings) -> Manifest:
@@ -168,35 +113,8 @@ def manifest_of(engine: Engine, task: Task, settings: Settings) -> Manifest:
         system=settings.system,
         raw=settings.raw,
         consistency=settings.consistency,
+        weights_digest=getattr(engine, "weights_digest", None),
     )
-
-
-def _created(path: str, manifest: Manifest, problems: Sequence[Problem]) -> RunStore:
-    ids = [problem.id for problem in problems]
-    if len(set(ids)) < len(ids):
-        raise NadError(f"task {manifest.task} has problems with the same id; ids must differ")
-    return RunStore.create(path, manifest, ids)
-
-
-def _resumed(path: str, manifest: Manifest, report: Callable[[str], None]) -> RunStore:
-    store = RunStore.open(path)
-    old, new = asdict(store.manifest), asdict(manifest)
-    different = [_difference(name, old[name], new[name]) for name in old if old[name] != new[name]]
-    refused = [text for name, text in different if name not in _NOT_SETTINGS]
-    if refused:
-        raise UsageError(f"{path} was recorded with other settings: {'; '.join(refused)}; use those, or another --out")
-    for name, text in different:
-        if name in ("versions", "hardware"):
-            report(f"going on with other {text}")
-    return store
-
-
-def _difference(name: str, old: object, new: object) -> tuple[str, str]:
-    """A setting's name, and how it differs; of settings with parts only the parts that do."""
-    if isinstance(old, dict) and isinstance(new, dict):
-        parts = [k for k in {**old, **new} if old.get(k) != new.get(k)]
-        return name, ", ".join(f"{name}.{k} {old.get(k)!r}, now {new.get(k)!r}" for k in parts)
-    return name, f"{name} {old!r}, now {new!r}"
 
 
 def _version(package: str) -> str | None:
@@ -218,16 +136,29 @@ class _Clock:
     def __init__(self, total: int, todo: int, watch: Callable[[EvalProgress], None]) -> None:
         self._total, self._todo, self._watch = total, todo, watch
         self._begin, self._finished = time.monotonic(), 0
+        self._positions: dict[int, int] = {}
+        self._lock = threading.Lock()
 
-    def __call__(self, progress: Progress) -> None:
-        self._tell(progress.position)
+    def watcher(self, index: int, check: Callable[[], None]) -> Callable[[Progress], None]:
+        """What hears of a problem's tokens; it calls `check` at each."""
 
-    def finished(self) -> None:
-        self._finished += 1
-        self._tell(0)
+        def tell(progress: Progress) -> None:
+            check()
+            with self._lock:
+                self._positions[index] = progress.position
+                self._tell()
 
-    def _tell(self, position: int) -> None:
+        return tell
+
+    def finished(self, index: int) -> None:
+        with self._lock:
+            self._finished += 1
+            self._positions.pop(index, None)
+            self._tell()
+
+    def _tell(self) -> None:
         pace = (time.monotonic() - self._begin) / self._finished if self._finished else None
         left = self._todo - self._finished
-        done = self._total - left
-        self._watch(EvalProgress(done, self._total, position, pace * left if pace is not None else None))
+        position, in_hand = max(self._positions.values(), default=0), max(1, len(self._positions))
+        seconds_left = pace * left if pace is not None else None
+        self._watch(EvalProgress(self._total - left, self._total, position, seconds_left, in_hand))

@@ -1,18 +1,22 @@
 """Grading beside the sampling, in a process of its own: it turns pending parts of a run into graded ones."""
 
 import multiprocessing
+import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import reduction
 from multiprocessing.connection import Connection
-from typing import Protocol, runtime_checkable
+from multiprocessing.process import BaseProcess
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nad.errors import NadError
 from nad.grading.answers import THINKING
 from nad.runs.records import GradedSample, ProblemRecord
-from nad.runs.store import PENDING, RunStore
+from nad.runs.store import PARTS, PENDING, RunStore
 from nad.tasks.base import Problem, Task
 
 
@@ -24,38 +28,57 @@ class Grader(Protocol):
 
 
 def grade_part(store: RunStore, task: Task, problem: Problem, index: int) -> None:
-    """Grade one pending problem and store it for good."""
-    store.write(index, graded(task, problem, store.read(index, PENDING)))
+    """Grade one problem, pending or graded before, and store it for good."""
+    folder = PENDING if index in store.pending() else PARTS
+    store.write(index, graded(task, problem, store.read(index, folder)))
 
 
 def graded(task: Task, problem: Problem, record: ProblemRecord) -> ProblemRecord:
     """The record with answers and grades; equal texts are graded once, unfinished samples not at all."""
     opened = THINKING if record.thinking else ""
     texts = {s.completion.text for s in record.samples if s.completion.finish_reason is not None}
-    verdicts = {t: (task.answer(problem, opened + t), task.grade(problem, opened + t)) for t in sorted(texts)}
+    verdicts = {text: verdict(task, problem, opened + text) for text in sorted(texts)}
+    unfinished = Verdict(None, None, None)
 
-    def verdict(sample: GradedSample) -> GradedSample:
+    def judged(sample: GradedSample) -> GradedSample:
         finished = sample.completion.finish_reason is not None
-        answer, correct = verdicts[sample.completion.text] if finished else (None, None)
-        return replace(sample, answer=answer, correct=correct)
+        return replace(sample, **(verdicts[sample.completion.text] if finished else unfinished)._asdict())
 
-    return replace(record, samples=tuple(map(verdict, record.samples)))
+    return replace(record, samples=tuple(map(judged, record.samples)))
+
+
+class Verdict(NamedTuple):
+    """What a sample is graded with; the names are GradedSample's."""
+
+    answer: str | None
+    correct: bool | None
+    not_graded: str | None
+
+
+def verdict(task: Task, problem: Problem, text: str) -> Verdict:
+    """The text's answer and grade. A task that breaks on it leaves it not graded; NadError is about more than it."""
+    answer = None
+    try:
+        answer = task.answer(problem, text)
+        return Verdict(answer, task.grade(problem, text), None)
+    except NadError:
+        raise
+    except Exception as error:  # a task's code and what it calls can raise anything
+        what = " ".join(str(error).split())[:200]
+        return Verdict(answer, None, f"{type(error).__name__}: {what}")
 
 
 @contextmanager
-def grader_of(task: Task, store: RunStore) -> Iterator[Grader]:
+def grader_of(task: Task, store: RunStore, lock: int | None = None) -> Iterator[Grader]:
     """A grader for this run. Leaving the block waits for what was submitted; an error inside it does not wait.
 
+    The process holds the run's `lock` too, so that nobody else writes as long as it may, and ends with this one.
     Raises NadError when grading fails. A store in this process's memory is graded in this process.
     """
     if not store.local:
         yield _Here(task, store)
         return
-    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, and their locks
-    ours, theirs = context.Pipe()
-    process = context.Process(target=_serve, args=(theirs, task, store.path), daemon=False)
-    process.start()
-    theirs.close()
+    ours, process = _started(task, store.path, lock)
     grader = _Beside(ours)
     try:
         yield grader
@@ -67,6 +90,39 @@ def grader_of(task: Task, store: RunStore) -> Iterator[Grader]:
         if process.is_alive():
             process.terminate()  # parts appear whole or not at all, so nothing half written stays behind
         process.join()
+
+
+def _started(task: Task, path: str, lock: int | None) -> tuple[Connection, BaseProcess]:
+    """The grading process, and our end of the pipe to it."""
+    context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, and their locks
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_serve, args=(theirs, _Inherited(lock)), daemon=False)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process can ignore it
+    try:
+        process.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    theirs.close()
+    try:
+        # Not as its argument: a process whose parent dies before it has read its arguments prints a traceback.
+        ours.send((task, path))
+    except (BrokenPipeError, ConnectionError) as error:
+        process.join()
+        raise NadError("the grading process died at its start; go on with --resume") from error
+    return ours, process
+
+
+class _Inherited:
+    """A descriptor that a spawned process gets as its own."""
+
+    def __init__(self, descriptor: int | None) -> None:
+        self.descriptor = descriptor
+
+    def __getstate__(self) -> Any:
+        return None if self.descriptor is None else reduction.DupFd(self.descriptor)
+
+    def __setstate__(self, handle: Any) -> None:
+        self.descriptor = None if handle is None else handle.detach()
 
 
 class _Here:
@@ -104,20 +160,34 @@ class _Beside:
             raise NadError(failure)
 
 
-def _serve(pipe: Connection, task: Task, path: str) -> None:
-    """Grade what the other end names until it closes, which a killed process does too."""
+def _serve(pipe: Connection, lock: _Inherited) -> None:
+    """Grade what the other end names until it closes. When the other process is killed this one ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the other end decides
-    store, problems = RunStore.open(path), task.problems()
-    while True:
-        try:
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        task, path = pipe.recv()
+        store, problems = RunStore.open(path), task.problems()
+        while True:
             index = pipe.recv()
-        except (EOFError, ConnectionError):
-            return
-        try:
-            grade_part(store, task, problems[index], index)
-            failure = ""
-        except NadError as error:
-            failure = str(error)
-        except Exception as error:  # a process has one way to tell its parent: the parent raises it
-            failure = f"grading problem {problems[index].id} failed: {type(error).__name__}: {error}"
-        pipe.send(failure)
+            pipe.send(_failure(store, task, problems[index], index))
+    except (EOFError, ConnectionError):  # the other end is closed
+        return
+
+
+def _failure(store: RunStore, task: Task, problem: Problem, index: int) -> str:
+    """Grade a problem; what went wrong, if anything. A process has one way to tell its parent, who raises it."""
+    try:
+        grade_part(store, task, problem, index)
+    except NadError as error:
+        return str(error)
+    except Exception as error:
+        return f"grading problem {problem.id} failed: {type(error).__name__}: {error}"
+    return ""
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)

@@ -6,7 +6,8 @@ takes about 0.5 MB, and 0.9 MB with its peaks (docs/decisions/0015-run-format.md
 """
 
 import io
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -19,8 +20,8 @@ from nad.neurons.activation import ActivationSet
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.types import Completion, Signals
 
-SCHEMA_VERSION = 2
-_VERSION_KEY = b"nad_schema"
+SCHEMA_VERSION = 3
+_VERSION_KEY, _SETTINGS_KEY = b"nad_schema", b"nad_settings"
 _SIGNALS = ("logprob", "entropy", "self_certainty", "confidence", "chunk_neurons")
 
 SCHEMA = pa.schema(
@@ -39,6 +40,7 @@ SCHEMA = pa.schema(
         pa.field("finish_reason", pa.string()),
         pa.field("answer", pa.string()),
         pa.field("correct", pa.bool_()),
+        pa.field("not_graded", pa.string()),
         pa.field("seconds", pa.float64(), nullable=False),
         pa.field("logprob", pa.list_(pa.float32())),
         pa.field("entropy", pa.list_(pa.float32())),
@@ -61,11 +63,12 @@ _ENCODINGS = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in _DELTA} 
 }
 
 
-def pack(record: ProblemRecord) -> bytes:
-    """A Parquet file with one row a sample."""
+def pack(record: ProblemRecord, settings: Mapping[str, object]) -> bytes:
+    """A Parquet file with one row a sample; its metadata says what it was made with."""
     out = io.BytesIO()
+    schema = SCHEMA.with_metadata({**SCHEMA.metadata, _SETTINGS_KEY: json.dumps(settings, sort_keys=True).encode()})
     pq.write_table(
-        pa.table(_columns(record), schema=SCHEMA),
+        pa.table(_columns(record), schema=schema),
         out,
         compression="zstd",
         compression_level=1,
@@ -94,17 +97,22 @@ def _columns(record: ProblemRecord) -> dict[str, pa.Array | list]:
         "sample": [c.index for c in completions],
         "tokens": _lists("tokens", [np.array(c.tokens, np.int32) for c in completions]),
         # A lone half of a surrogate pair can stand in no file; models write such text only by accident.
-        "text": [c.text.encode("utf-8", "replace").decode() for c in completions],
+        "text": [_utf8(c.text) for c in completions],
         "text_end": _lists("text_end", [np.array(c.text_end, np.int32) for c in completions]),
         "finish_reason": [c.finish_reason for c in completions],
-        "answer": [s.answer for s in samples],
+        "answer": [_utf8(s.answer) for s in samples],
         "correct": [s.correct for s in samples],
+        "not_graded": [_utf8(s.not_graded) for s in samples],
         "seconds": [s.seconds for s in samples],
         **signals,
         "neuron": _lists("neuron", [a.neuron for a in activations]),
         "first_token": _lists("first_token", [a.first_token for a in activations]),
         "peak": _lists("peak", [a.peak.astype(np.float32) for a in activations]),
     }
+
+
+def _utf8(text: str | None) -> str | None:
+    return None if text is None else text.encode("utf-8", "replace").decode()
 
 
 def _lists(name: str, arrays: Sequence[np.ndarray]) -> pa.Array:
@@ -114,17 +122,23 @@ def _lists(name: str, arrays: Sequence[np.ndarray]) -> pa.Array:
     return pa.ListArray.from_arrays(offsets, pa.array(np.concatenate(arrays), kind.value_type)).cast(kind)
 
 
-def unpack(data: bytes) -> ProblemRecord:
-    """The record a part holds. Raises NadError when it is no part, or one of another schema version."""
-    try:
-        table = pq.read_table(pa.BufferReader(data))
-    except pa.ArrowException as error:
-        raise NadError(f"not a Parquet file ({str(error).splitlines()[0]})") from error
-    version = (table.schema.metadata or {}).get(_VERSION_KEY, b"?").decode()
-    if version != str(SCHEMA_VERSION):
-        raise NadError(f"schema version {version}, but this nad reads version {SCHEMA_VERSION}")
+def unpack(data: bytes) -> tuple[ProblemRecord, dict[str, object]]:
+    """The record a part holds, and the settings it was made with.
+
+    Raises NadError when it is no part, or one of another schema version.
+    """
+    table = _read(pa.BufferReader(data))
     columns = {name: _values(table.column(name).combine_chunks()) for name in SCHEMA.names}
     rows = [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+    if not rows:
+        raise NadError("it holds no sample")
+    try:
+        return _record(rows), dict(json.loads(table.schema.metadata[_SETTINGS_KEY]))
+    except (AttributeError, TypeError, ValueError, KeyError, RecursionError) as error:
+        raise NadError(f"its values do not make a record ({type(error).__name__}: {error})") from error
+
+
+def _record(rows: Sequence[dict]) -> ProblemRecord:
     first = rows[0]
     return ProblemRecord(
         problem=first["problem"],
@@ -138,10 +152,26 @@ def unpack(data: bytes) -> ProblemRecord:
     )
 
 
-def unpack_grades(file: Any) -> list[tuple[bool | None, str | None]]:
-    """Each sample's grade and finish reason."""
-    columns = pq.read_table(file, columns=["correct", "finish_reason"]).to_pydict()
-    return list(zip(columns["correct"], columns["finish_reason"], strict=True))
+def unpack_grades(file: Any) -> list[tuple[bool | None, str | None, str | None]]:
+    """Each sample's grade, finish reason, and why it was not graded; the other columns are not read."""
+    names = ["correct", "finish_reason", "not_graded"]
+    columns = _read(file, names).to_pydict()
+    return list(zip(*(columns[name] for name in names), strict=True))
+
+
+def _read(source: Any, columns: list[str] | None = None) -> pa.Table:
+    """The table, read in this thread: one of Arrow's own could outlive Python, and abort it at its exit."""
+    try:
+        with pq.ParquetFile(source) as file:
+            schema = file.schema_arrow
+            version = (schema.metadata or {}).get(_VERSION_KEY, b"?").decode("utf-8", "replace")
+            if version != str(SCHEMA_VERSION):
+                raise NadError(f"schema version {version}, but this nad reads version {SCHEMA_VERSION}")
+            if not schema.equals(SCHEMA):
+                raise NadError("its columns are not those of a part")
+            return file.read(columns=columns, use_threads=False)
+    except (pa.ArrowException, OSError) as error:
+        raise NadError(f"not a Parquet file ({str(error).splitlines()[0]})") from error
 
 
 def _values(column: pa.Array) -> list:
@@ -168,4 +198,4 @@ def _sample(row: dict) -> GradedSample:
         signals,
         tuple(row["text_end"].tolist()),
     )
-    return GradedSample(completion, row["answer"], row["correct"], row["seconds"])
+    return GradedSample(completion, row["answer"], row["correct"], row["seconds"], row["not_graded"])

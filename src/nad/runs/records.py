@@ -3,12 +3,19 @@
 Whatever reads runs (selection, tables, figures) takes a `Run`; `store.py` reads one from disk.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from typing import Protocol, runtime_checkable
 
 from nad.neurons.activation import ActivationRule
 from nad.types import Completion, Group, SamplingParams
+
+_CIRCUMSTANCES = ("versions", "hardware", "created", "command")
+"""Where and when a run was made, not what it is: they may differ between its sittings."""
+_SIZE = ("n", "limit", "data_sha256")
+"""How much of a run there is. It may grow: more problems after those it has, more samples after theirs."""
+_TASK = ("task", "data_sha256", "limit", "votes", "consistency", "completions")
+"""What differs between runs that stand in one line of a table, a column for each task."""
 
 
 @dataclass(frozen=True)
@@ -16,7 +23,8 @@ class Manifest:
     """What a run was made with. `neurons` is layers x neurons of a layer; `data_sha256` names the problems.
 
     `votes` is whether the task's answers can be compared; each problem was sampled with a seed of its own, made from
-    `params.seed` and its id.
+    `params.seed` and its id. `weights_digest` tells the model from others of its name, where the engine knows it.
+    `completions` names the file that answers from elsewhere came from, with its sha256; None: they were sampled.
     """
 
     model: str
@@ -41,6 +49,37 @@ class Manifest:
     system: str | None = None
     raw: bool = False
     consistency: bool = False
+    weights_digest: str | None = None
+    completions: dict[str, str] | None = None
+
+    @property
+    def settings(self) -> dict[str, object]:
+        """What everything recorded in one run shares, whatever its size."""
+        return self._without(*_CIRCUMSTANCES, *_SIZE)
+
+    @property
+    def comparable(self) -> dict[str, object]:
+        """What two runs share whose answers differ only by the task."""
+        return self._without(*_CIRCUMSTANCES, *_TASK)
+
+    @property
+    def circumstances(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in _CIRCUMSTANCES}
+
+    def _without(self, *names: str) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if name not in names}
+
+
+def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
+    """How settings differ, one text for each; of those with parts only the parts that do."""
+    found = []
+    for name in {**old, **new}:
+        a, b = old.get(name), new.get(name)
+        if isinstance(a, dict) and isinstance(b, dict):
+            found += [f"{name}.{text}" for text in differences(a, b)]
+        elif a != b:
+            found.append(f"{name} {a!r}, now {b!r}")
+    return found
 
 
 @dataclass(frozen=True)
@@ -48,13 +87,15 @@ class GradedSample:
     """One completion and its grade.
 
     `answer` is what it votes for (None: no answer could be extracted, or the task has none); `correct` is None when
-    it was not graded, which is not the same as wrong. `seconds` is its share of the group's time.
+    it was not graded, which is not the same as wrong, and `not_graded` says why where the grader broke. `seconds` is
+    its share of the group's time.
     """
 
     completion: Completion
     answer: str | None
     correct: bool | None
     seconds: float
+    not_graded: str | None = None
 
 
 @dataclass(frozen=True)

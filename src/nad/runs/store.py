@@ -1,84 +1,99 @@
 """Recorded runs on disk: a manifest and one Parquet part a problem (docs/run-schema.md).
 
 A part's name carries the checksum of its bytes, so one rename publishes both: a part is there whole, or it is not.
+Nothing that was recorded is deleted: what is damaged, or not of this run, is moved to `set-aside/`.
 """
 
 import errno
-import hashlib
 import json
-import os
-import posixpath
-import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from dataclasses import asdict
-from pathlib import Path
-from typing import Any
-
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
+from contextlib import AbstractContextManager
 
 from nad.errors import NadError, UsageError
-from nad.neurons.activation import ActivationRule
-from nad.runs.parquet import SCHEMA_VERSION, pack, unpack, unpack_grades
-from nad.runs.records import Manifest, ProblemRecord
-from nad.types import SamplingParams
+from nad.runs.folder import Folder
+from nad.runs.manifest_file import OtherSchema, manifest_text, read_manifest
+from nad.runs.parquet import pack, unpack, unpack_grades
+from nad.runs.parts import PartName, checksum, parsed, problem_key
+from nad.runs.records import Manifest, ProblemRecord, differences
 
-_DIGITS = 32
-"""Hexadecimal digits of the sha256 in a part's name."""
-_PART_NAME = re.compile(rf"\d{{6,}}-[0-9a-f]{{{_DIGITS}}}\.parquet")
-PARTS, PENDING = "parts", "pending"
+PARTS, PENDING, SET_ASIDE = "parts", "pending", "set-aside"
+_MANIFEST = "manifest.json"
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 class DamagedPart(NadError):
-    """A part whose bytes are not those that were written."""
+    """A part whose bytes are not those that were written, or that is not of this run."""
+
+
+class _Wrong(Exception):
+    """What a file in the place of a part is, in words that follow its name."""
 
 
 class RunStore:
     """A recorded run in a folder: a local path, or any address fsspec knows (s3://..., memory://...).
 
     `parts/` holds the graded problems, `pending/` those sampled and not graded yet. Iterating reads the graded ones in
-    the task's order, each anew, and checks each one's sum; a damaged part raises DamagedPart.
+    the run's order, each anew, and checks each one; a damaged part raises DamagedPart. `digests` are of what the
+    problems ask, where that is known.
     """
 
-    def __init__(self, path: str, manifest: Manifest, problems: Sequence[str]) -> None:
+    def __init__(self, path: str, manifest: Manifest, problems: Sequence[str], digests: Sequence[str] = ()) -> None:
         self.path, self.manifest, self.problems = path, manifest, tuple(problems)
-        self._fs, self._root = _locate(path)
+        if len(set(self.problems)) < len(self.problems):
+            raise NadError(f"task {manifest.task} has problems with the same id; ids must differ")
+        self.digests = tuple(digests) or ("",) * len(self.problems)
+        keys = map(problem_key, self.problems, self.digests)
+        self._index = {key: index for index, key in enumerate(keys)}
+        self._key = list(self._index)
+        self._settings = json.loads(json.dumps(manifest.settings))
+        self._folder = Folder(path)
 
     @classmethod
-    def create(cls, path: str, manifest: Manifest, problems: Sequence[str]) -> "RunStore":
-        """A new run. Raises UsageError where there is one, or where a file or a folder with other content lies."""
-        store = cls(path, manifest, problems)
-        if store._occupied():
-            raise UsageError(f"{path} exists; continue a run with --resume, or name another folder with --out")
-        document = {"schema": SCHEMA_VERSION, "manifest": asdict(manifest), "problems": list(problems)}
-        store._publish("manifest.json", json.dumps(document, indent=1, ensure_ascii=False).encode())
+    def create(cls, path: str, manifest: Manifest, problems: Sequence[str], digests: Sequence[str] = ()) -> "RunStore":
+        """A new run. Raises UsageError where there is one, or where a file or a folder with other content lies.
+
+        A run that holds no problem yet is none: another takes its place.
+        """
+        store = cls(path, manifest, problems, digests)
+        taken = UsageError(f"{path} exists; continue a run with --resume, or name another folder with --out")
+        names = store._folder.names()
+        if store._folder.is_other_than_a_folder() or set(names) - {_MANIFEST, PARTS, PENDING} or store._occupied():
+            raise taken
+        try:
+            store._publish(_MANIFEST, store._text(), new=_MANIFEST not in names)
+        except FileExistsError:
+            raise taken from None
         return store
 
     @classmethod
     def open(cls, path: str) -> "RunStore":
         """A run as it stands, finished or not. Raises UsageError where there is none."""
-        fs, root = _locate(path)
-        place = posixpath.join(root, "manifest.json")
-        if not fs.isfile(place):
-            raise UsageError(f"no run at {path}: it has no manifest.json; record one with `nad eval --out {path}`")
+        folder = Folder(path)
+        if not folder.is_file(_MANIFEST):
+            raise UsageError(f"no run at {path}: it has no {_MANIFEST}; record one with `nad eval --out {path}`")
         try:
-            document = json.loads(fs.cat_file(place))
-            if document["schema"] != SCHEMA_VERSION:
-                raise NadError(f"{path} has schema version {document['schema']}, this nad reads {SCHEMA_VERSION}")
-            return cls(path, _manifest(document["manifest"]), document["problems"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise NadError(f"{path}/manifest.json is damaged ({error}); restore it, or record the run again") from error
+            return cls(path, *read_manifest(folder.read(_MANIFEST)))
+        except OtherSchema as error:
+            raise NadError(f"{path} has {error}; record it again") from error
+        except ValueError as error:
+            raise NadError(f"{path}/{_MANIFEST} is damaged ({error}); restore it, or record the run again") from error
+
+    def grown(self, manifest: Manifest, problems: Sequence[str], digests: Sequence[str]) -> "RunStore":
+        """The same run made larger: more problems after those it has, more samples a problem."""
+        store = RunStore(self.path, manifest, problems, digests)
+        store._publish(_MANIFEST, store._text())
+        return store
 
     def __len__(self) -> int:
-        return len(self._names(PARTS))
+        return len(self._parts(PARTS))
 
     def __iter__(self) -> Iterator[ProblemRecord]:
+        parts = self._parts(PARTS)
         with ThreadPoolExecutor(1) as ahead:  # the next part is read while the last one is worked on
             reading = None
-            for index in self.graded():
-                begun = ahead.submit(self.read, index)
+            for index in sorted(parts):
+                begun = ahead.submit(self._read, PARTS, parts[index])
                 if reading is not None:
                     yield reading.result()
                 reading = begun
@@ -88,113 +103,161 @@ class RunStore:
     @property
     def local(self) -> bool:
         """Whether other processes see what this one writes to the same path."""
-        return "memory" not in self._fs.protocol
+        return self._folder.shared
+
+    def writing(self) -> AbstractContextManager[int | None]:
+        """Be the run's only writer on this machine (see Folder.only_writer)."""
+        return self._folder.only_writer()
 
     def graded(self) -> list[int]:
-        """Places of the problems that are sampled and graded, in the task's order."""
-        return sorted(self._names(PARTS))
+        """Places of the problems that are sampled and graded, in the run's order."""
+        return sorted(self._parts(PARTS))
 
     def pending(self) -> list[int]:
         """Places of the problems that are sampled and not graded yet."""
-        return sorted(set(self._names(PENDING)) - set(self._names(PARTS)))
+        return sorted(self._parts(PENDING).keys() - self._parts(PARTS).keys())
 
     def missing(self) -> list[str]:
-        """Ids of the problems without a graded part."""
-        stored = self._names(PARTS)
+        """Ids of the problems without a graded part of all n samples."""
+        stored = self._parts(PARTS)
         return [problem for index, problem in enumerate(self.problems) if index not in stored]
 
     def read(self, index: int, folder: str = PARTS) -> ProblemRecord:
-        """The problem at this place. Raises DamagedPart when its bytes are not those that were written."""
-        name = self._names(folder)[index]
-        data = self._fs.cat_file(self._join(folder, name))
-        intact = _digest(data) == name.removesuffix(".parquet").partition("-")[2]
-        record = unpack(data) if intact else None
-        if record is None or record.problem != self.problems[index]:
-            raise DamagedPart(
-                f"{self.path}/{folder}/{name} is damaged (checksum; problem {self.problems[index]}); "
-                "`nad eval --resume` does it again"
-            )
-        return record
+        """The problem at this place. Raises DamagedPart when its part is not what this run wrote."""
+        return self._read(folder, self._parts(folder)[index])
 
-    def grades(self) -> list[tuple[bool | None, str | None]]:
-        """Every sample's grade and finish reason, without reading the rest of the parts."""
-        found = []
-        for name in self._names(PARTS).values():
-            with self._fs.open(self._join(PARTS, name), "rb") as file:
-                found += unpack_grades(file)
-        return found
+    def smaller(self, index: int) -> ProblemRecord | None:
+        """What is recorded of a problem from when the run had fewer samples, if anything."""
+        for folder in (PARTS, PENDING):
+            if part := _best(self._every(folder)).get(self._key[index]):
+                return self._read(folder, part)
+        return None
+
+    def grades(self) -> list[tuple[bool | None, str | None, str | None]]:
+        """Every sample's grade, finish reason, and why it was not graded; the rest of the parts is not read."""
+        return [grade for _, part in sorted(self._parts(PARTS).items()) for grade in self._grades(part)]
+
+    def with_failed_grades(self) -> list[int]:
+        """Places of the graded problems of which the grader broke on some sample."""
+        parts = sorted(self._parts(PARTS).items())
+        return [index for index, part in parts if any(reason for _, _, reason in self._grades(part))]
 
     def write(self, index: int, record: ProblemRecord, folder: str = PARTS) -> None:
-        """Store a problem; one that was graded is no longer pending."""
-        data = pack(record)
-        name = f"{index:06d}-{_digest(data)}.parquet"
-        self._publish(posixpath.join(folder, name), data)
+        """Store a problem. What it replaces goes: the same problem pending, or with fewer samples or other grades."""
+        data = pack(record, self._settings)
+        name = PartName(index, self._key[index], len(record.samples), checksum(data))
+        self._publish(f"{folder}/{name}", data)
         if folder == PARTS:
-            self.remove(index, PENDING)
+            self._remove_replaced([name])
 
     def remove(self, index: int, folder: str) -> None:
         """Remove a problem's part, if there is one."""
-        if name := self._names(folder).get(index):
-            self._fs.rm_file(self._join(folder, name))
+        if part := self._parts(folder).get(index):
+            self._folder.remove(f"{folder}/{part}")
 
-    def damaged(self, folder: str = PARTS) -> dict[int, str]:
-        """What is wrong with the parts whose bytes are not those that were written, by place."""
-        found = {}
-        for index in sorted(self._names(folder)):
+    def damaged(self, folder: str = PARTS) -> dict[str, str]:
+        """What is wrong with the files that are no parts of this run, by name; of two of one problem one is."""
+        found, intact = {}, list[PartName]()
+        for name in self._folder.names(folder):
+            part = parsed(name)
             try:
-                self.read(index, folder)
-            except DamagedPart as error:
-                found[index] = str(error)
+                if part is None:
+                    raise _Wrong("is not a part of a run of this schema")
+                self._inspected(folder, part)
+                intact.append(part)
+            except _Wrong as error:
+                found[name] = f"{self.path}/{folder}/{name} {error}"
+        best = _best(intact)
+        for part in intact:
+            if part != (kept := best[part.key]) and part.samples == kept.samples:
+                found[str(part)] = f"{self.path}/{folder}/{part} holds problem {self._problem(part)}, as does {kept}"
         return found
 
-    @contextmanager
-    def writing(self) -> Iterator[None]:
-        """Be the run's only writer on this machine; what killed writers left half written is removed."""
-        if not isinstance(self._fs, LocalFileSystem):
-            yield
-            return
-        import fcntl
+    def tidy(self) -> list[str]:
+        """Move what is no part of this run to `set-aside/`; returns a line on each. Ends what a kill interrupted."""
+        notes = []
+        for folder in (PARTS, PENDING):
+            for name, what in self.damaged(folder).items():
+                self._folder.move(f"{folder}/{name}", f"{SET_ASIDE}/{folder}/{name}")
+                notes.append(f"{what}; moved to {SET_ASIDE}/{folder}")
+        self._remove_replaced(self._parts(PARTS).values())
+        return notes
 
-        with (Path(self._root) / ".writer").open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise NadError(f"another process is writing to {self.path}; wait for it, or stop it") from None
-            for leftover in Path(self._root).rglob(".partial-*"):
-                leftover.unlink(missing_ok=True)
-            yield
+    def is_empty(self) -> bool:
+        """Whether nothing has been recorded yet."""
+        return not self._occupied() and not self._folder.names(SET_ASIDE)
 
     def _occupied(self) -> bool:
-        """Whether something lies at the path; what a killed writer left half written does not count."""
-        if not self._fs.isdir(self._root):
-            return bool(self._fs.exists(self._root))
-        names = (posixpath.basename(name.rstrip("/")) for name in self._fs.ls(self._root, detail=False))
-        return any(not name.startswith(".") for name in names)
+        return any(self._folder.names(folder) for folder in (PARTS, PENDING))
 
-    def _join(self, *names: str) -> str:
-        return posixpath.join(self._root, *names)
+    def _text(self) -> bytes:
+        return manifest_text(self.manifest, self.problems, self.digests)
 
-    def _names(self, folder: str) -> dict[int, str]:
-        """File names by the problem's place."""
-        place = self._join(folder)
-        if not self._fs.isdir(place):
-            return {}
-        names = (posixpath.basename(name.rstrip("/")) for name in self._fs.ls(place, detail=False, refresh=True))
-        return {int(name.partition("-")[0]): name for name in sorted(names) if _PART_NAME.fullmatch(name)}
+    def _every(self, folder: str) -> list[PartName]:
+        """The names in a folder that are those of parts of this run's problems."""
+        names = filter(None, map(parsed, self._folder.names(folder)))
+        return [part for part in names if part.key in self._index]
 
-    def _publish(self, name: str, data: bytes) -> None:
-        """Write a file that is there whole or not at all."""
+    def _parts(self, folder: str) -> dict[int, PartName]:
+        """The parts of all n samples by the problem's place in the run."""
+        whole = [part for part in self._every(folder) if part.samples == self.manifest.n]
+        return {self._index[key]: part for key, part in _best(whole).items()}
+
+    def _grades(self, part: PartName) -> list[tuple[bool | None, str | None, str | None]]:
+        if not self._folder.is_file(f"{PARTS}/{part}"):
+            self._read(PARTS, part)  # says so
+        with self._folder.open(f"{PARTS}/{part}") as file:
+            return unpack_grades(file)
+
+    def _remove_replaced(self, graded: Iterable[PartName]) -> None:
+        """Remove what these hold too: the same problems pending, with fewer samples, or graded before."""
+        whole = {part.key: part for part in graded}
+        for folder in (PARTS, PENDING):
+            for old in self._every(folder):
+                new = whole.get(old.key)
+                if new and old.samples <= new.samples and (folder, old) != (PARTS, new):
+                    self._folder.remove(f"{folder}/{old}")
+
+    def _problem(self, part: PartName) -> str:
+        return self.problems[self._index[part.key]]
+
+    def _read(self, folder: str, part: PartName) -> ProblemRecord:
         try:
-            if isinstance(self._fs, LocalFileSystem):
-                _write_local(Path(self._join(name)), data)
-            else:
-                self._fs.pipe_file(self._join(name), data)  # object stores publish whole objects
+            return self._inspected(folder, part)
+        except _Wrong as error:
+            raise DamagedPart(f"{self.path}/{folder}/{part} {error}; `nad eval --resume` does it again") from error
+
+    def _inspected(self, folder: str, part: PartName) -> ProblemRecord:
+        """The part's record, when it is one of this run; raises _Wrong."""
+        if part.key not in self._index:
+            raise _Wrong("is of a problem this run does not have")
+        problem, name = self._problem(part), f"{folder}/{part}"
+        if not self._folder.is_file(name):
+            raise _Wrong(f"is not a file (problem {problem})")
+        data = self._folder.read(name)
+        if checksum(data) != part.checksum:
+            raise _Wrong(f"is damaged (checksum; problem {problem})")
+        try:
+            record, settings = unpack(data)
+        except NadError as error:
+            raise _Wrong(f"is damaged ({error}; problem {problem})") from error
+        if record.problem != problem:
+            raise _Wrong(f"holds problem {record.problem}, not {problem}")
+        if different := differences(settings, self._settings):
+            raise _Wrong(f"was made with other settings ({'; '.join(different)}; problem {problem})")
+        if not len(record.samples) == part.samples <= self.manifest.n:
+            raise _Wrong(f"holds {len(record.samples)} samples, not {self.manifest.n} (problem {problem})")
+        return record
+
+    def _publish(self, name: str, data: bytes, new: bool = False) -> None:
+        try:
+            self._folder.write(name, data, new)
         except OSError as error:
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            if error.errno not in _FULL:
                 raise
             raise NadError(
-                f"no space left for {self.path}: {len(self)} of {len(self.problems)} problems are stored; "
-                "free some space and go on with --resume"
+                f"no space left for {self.path}: of {len(self.problems)} problems {len(self)} are stored and "
+                f"{len(self.pending())} more sampled; free some space and go on with --resume"
             ) from error
 
 
@@ -213,38 +276,6 @@ def open_run(path: str, partial: bool = False) -> RunStore:
     return store
 
 
-def _locate(path: str) -> tuple[Any, str]:
-    try:
-        fs, root = fsspec.core.url_to_fs(path)
-    except (ValueError, ImportError) as error:
-        raise UsageError(f"cannot open {path!r}: {error}") from error
-    return fs, root.rstrip("/")
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:_DIGITS]
-
-
-def _manifest(values: dict[str, Any]) -> Manifest:
-    params = {**values["params"], "stop": tuple(values["params"]["stop"])}
-    return Manifest(**{**values, "params": SamplingParams(**params), "rule": ActivationRule(**values["rule"])})
-
-
-def _write_local(target: Path, data: bytes) -> None:
-    """Write to a temporary name, sync, rename, sync the folder: what a crash leaves is the old state or the new."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    partial = target.with_name(f".partial-{os.getpid()}-{target.name}")
-    try:
-        with partial.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.rename(target)
-    except BaseException:
-        partial.unlink(missing_ok=True)
-        raise
-    folder = os.open(target.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+def _best(parts: Iterable[PartName]) -> dict[str, PartName]:
+    """The part of each problem that has the most samples."""
+    return {part.key: part for part in sorted(parts, key=lambda part: (part.samples, str(part)))}

@@ -27,10 +27,11 @@ class Spans:
         return (*ends[:-1], len(text))
 
     def _piece(self, token: int) -> str:
-        """A token's text behind another token, where tokenizers do not strip its leading space."""
+        """A token's text after another token, where tokenizers do not strip its leading space."""
         if token not in self._pieces:
             if self._anchor is None:
                 self._anchor = token
-            before = self._decode([self._anchor])
-            self._pieces[token] = self._decode([self._anchor, token])[len(before) :]
+            anchor = self._anchor  # another thread may have set another one meanwhile: any will do, but one
+            before = self._decode([anchor])
+            self._pieces[token] = self._decode([anchor, token])[len(before) :]
         return self._pieces[token]

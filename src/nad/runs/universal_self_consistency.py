@@ -22,10 +22,15 @@ def consistency_prompt(question: str, texts: list[str]) -> str:
     )
 
 
-def most_consistent(engine: Engine, question: str, group: Group, template_args: Mapping[str, object]) -> int | None:
-    """The sample the model names, or None: the answers do not fit its window together, or it names none of them."""
+def most_consistent(
+    engine: Engine, question: str, group: Group, raw: bool, template_args: Mapping[str, object]
+) -> int | None:
+    """The sample the model names, or None: the answers do not fit its window together, or it names none of them.
+
+    It is asked as it was asked the question: through the chat template, or `raw`.
+    """
     asked = consistency_prompt(question, [c.text for c in group.completions])
-    tokens = engine.encode(asked, False, template_args)
+    tokens = engine.encode(asked, raw, template_args)
     greedy = SamplingParams(temperature=0, max_tokens=_REPLY_TOKENS)
     try:
         with engine.start(tokens, 1, greedy, None) as rollout:

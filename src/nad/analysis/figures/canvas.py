@@ -14,6 +14,7 @@ import numpy as np
 
 from nad.analysis.summary import RunDigest
 from nad.errors import NadError
+from nad.whole_files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -121,23 +122,32 @@ def histograms(axis: "Axes", values: np.ndarray, correct: np.ndarray) -> tuple[n
 
 def png(drawn: Drawn, dpi: int = _DPI) -> bytes:
     """The figure without its caption."""
-    out = io.BytesIO()
     with _style():
-        drawn.figure.savefig(out, format="png", dpi=dpi, metadata={"Software": None})
-    return out.getvalue()
+        return _saved(drawn, format="png", dpi=dpi, metadata={"Software": None})
 
 
 def save(drawn: Drawn, folder: Path) -> list[Path]:
     """Write NAME.png, NAME.svg (both with the caption below) and NAME.csv; returns their paths."""
-    png_path, svg_path, csv_path = (folder / f"{drawn.name}.{kind}" for kind in ("png", "svg", "csv"))
     with _style(), _captioned(drawn):
-        drawn.figure.savefig(png_path, dpi=_DPI, metadata={"Software": None})
-        drawn.figure.savefig(svg_path, metadata={"Date": None})
-    with csv_path.open("w", newline="", encoding="utf-8") as out:
-        writer = csv.writer(out, lineterminator="\n")
-        writer.writerow(drawn.data)
-        writer.writerows(zip(*map(_plain, drawn.data.values()), strict=True))
-    return [png_path, svg_path, csv_path]
+        files = {
+            "png": _saved(drawn, format="png", dpi=_DPI, metadata={"Software": None}),
+            "svg": _saved(drawn, format="svg", metadata={"Date": None}),
+        }
+    table = io.StringIO()
+    writer = csv.writer(table, lineterminator="\n")
+    writer.writerow(drawn.data)
+    writer.writerows(zip(*map(_plain, drawn.data.values()), strict=True))
+    files["csv"] = table.getvalue().encode()
+    paths = {kind: folder / f"{drawn.name}.{kind}" for kind in files}
+    for kind, data in files.items():
+        write_whole(paths[kind], data)
+    return list(paths.values())
+
+
+def _saved(drawn: Drawn, **options: Any) -> bytes:
+    out = io.BytesIO()
+    drawn.figure.savefig(out, **options)
+    return out.getvalue()
 
 
 @contextmanager
