@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from nad.engines.base import Engine
 from nad.errors import NadError, UsageError
-from nad.grading.answers import THINKING
+from nad.grading.thinking import opens_thinking
 from nad.neurons.activation import ActivationRule
 from nad.runs.grading_process import grader_of
 from nad.runs.records import GradedSample, Manifest, ProblemRecord
@@ -132,7 +132,7 @@ def sample_problem(
         prompt=prompt,
         seed=params.seed,
         consistent=consistent,
-        thinking=engine.decode(tokens).rstrip().endswith(THINKING),
+        thinking=opens_thinking(engine.decode(tokens), engine.thinking_tags),
     )
 
 
@@ -168,6 +168,7 @@ def manifest_of(engine: Engine, task: Task, settings: Settings) -> Manifest:
         system=settings.system,
         raw=settings.raw,
         consistency=settings.consistency,
+        thinking_tags=engine.thinking_tags,
     )
 
 

@@ -3,14 +3,14 @@
 import multiprocessing
 import signal
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing.connection import Connection
 from typing import Protocol, runtime_checkable
 
 from nad.errors import NadError
-from nad.grading.answers import THINKING
+from nad.grading.thinking import THINKING, Tags, in_known_tags
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.runs.store import PENDING, RunStore
 from nad.tasks.base import Problem, Task
@@ -25,14 +25,18 @@ class Grader(Protocol):
 
 def grade_part(store: RunStore, task: Task, problem: Problem, index: int) -> None:
     """Grade one pending problem and store it for good."""
-    store.write(index, graded(task, problem, store.read(index, PENDING)))
+    store.write(index, graded(task, problem, store.read(index, PENDING), store.manifest.thinking_tags))
 
 
-def graded(task: Task, problem: Problem, record: ProblemRecord) -> ProblemRecord:
-    """The record with answers and grades; equal texts are graded once, unfinished samples not at all."""
+def graded(task: Task, problem: Problem, record: ProblemRecord, tags: Sequence[Tags] = ()) -> ProblemRecord:
+    """The record with answers and grades; equal texts are graded once, unfinished samples not at all.
+
+    A task knows the known thinking tags alone, so others (`tags`) are written as one of these.
+    """
     opened = THINKING if record.thinking else ""
     texts = {s.completion.text for s in record.samples if s.completion.finish_reason is not None}
-    verdicts = {t: (task.answer(problem, opened + t), task.grade(problem, opened + t)) for t in sorted(texts)}
+    read = {text: opened + in_known_tags(text, tags) for text in sorted(texts)}
+    verdicts = {text: (task.answer(problem, seen), task.grade(problem, seen)) for text, seen in read.items()}
 
     def verdict(sample: GradedSample) -> GradedSample:
         finished = sample.completion.finish_reason is not None

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
+from nad.grading.thinking import Tags
 from nad.neurons.activation import ActivationRule
 from nad.types import Completion, Group, SamplingParams
 
@@ -16,7 +17,7 @@ class Manifest:
     """What a run was made with. `neurons` is layers x neurons of a layer; `data_sha256` names the problems.
 
     `votes` is whether the task's answers can be compared; each problem was sampled with a seed of its own, made from
-    `params.seed` and its id.
+    `params.seed` and its id. `thinking_tags` open and close a thinking block beside the known ones.
     """
 
     model: str
@@ -41,6 +42,7 @@ class Manifest:
     system: str | None = None
     raw: bool = False
     consistency: bool = False
+    thinking_tags: tuple[Tags, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,12 @@ def _digest(data: bytes) -> str:
 
 def _manifest(values: dict[str, Any]) -> Manifest:
     params = {**values["params"], "stop": tuple(values["params"]["stop"])}
-    return Manifest(**{**values, "params": SamplingParams(**params), "rule": ActivationRule(**values["rule"])})
+    made = {
+        "params": SamplingParams(**params),
+        "rule": ActivationRule(**values["rule"]),
+        "thinking_tags": tuple((opening, closing) for opening, closing in values.get("thinking_tags", ())),
+    }
+    return Manifest(**{**values, **made})
 
 
 def _write_local(target: Path, data: bytes) -> None:

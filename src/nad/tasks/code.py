@@ -13,8 +13,8 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nad.grading.answers import after_thinking
 from nad.grading.sandbox import Limits, Tests, check_sandbox, run_tests
+from nad.grading.thinking import after_thinking
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.source import Row, Source, load_problems, sha256
 
