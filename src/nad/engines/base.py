@@ -17,9 +17,9 @@ class LoadOptions:
 
     `device` and `dtype` "auto" follow the hardware; `tokenizer` comes with a model that is loaded already; `fast_cpu`
     allows the decoding step written for CPUs, by default for every model but such a one, whose modules may have hooks
-    of their owner's; `arguments` are the engine's own (`--engine-arg`). `trust_remote_code` runs Python code that comes with the model; `fold_system`
-    puts a system message into the first user turn where the chat template takes none; `thinking_tags` are what opens
-    and closes a thinking block, beside the known ones.
+    of their owner's; `arguments` are the engine's own (`--engine-arg`). `trust_remote_code` runs Python code that comes
+    with the model; `fold_system` puts a system message into the first user turn where the chat template takes none;
+    `thinking_tags` are what opens and closes a thinking block, beside the known ones.
     """
 
     device: str = "auto"

@@ -27,7 +27,7 @@ def gguf_settings(file: Path) -> dict[str, object]:
             if source.tell() > _MOST_BYTES:
                 raise ValueError("its header does not end")
             name = _text(source)
-            value = _value(source, _number(source, "<I"))
+            value = _value(source, int(_number(source, "<I")))
             if value is not None:
                 found[name] = value
         return found
@@ -61,9 +61,9 @@ def _format(kind: int) -> str:
     return _FORMATS[kind]
 
 
-def _number(source: BinaryIO, form: str) -> int | float | bool:
-    (value,) = struct.unpack(form, _exactly(source, struct.calcsize(form)))
-    return value  # type: ignore[no-any-return]
+def _number(source: BinaryIO, form: str) -> int | float:
+    number: int | float = struct.unpack(form, _exactly(source, struct.calcsize(form)))[0]
+    return number
 
 
 def _length(source: BinaryIO) -> int:

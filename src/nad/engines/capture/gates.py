@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -58,7 +59,7 @@ def _gated_in(block: nn.Module) -> list[GatedFFN]:
     return [ffn for module in block.modules() if (ffn := _recognise(module)) is not None]
 
 
-def _text_model(model: nn.Module) -> nn.Module:
+def _text_model(model: Any) -> Any:
     """The part that reads text, of a model that also sees or hears."""
     return model.get_decoder() if hasattr(model, "get_decoder") else model
 

@@ -32,7 +32,7 @@ class ChatTemplate:
 
     tokenizer: PreTrainedTokenizerBase
 
-    def text(self, turns: Sequence[Turn], answer: bool = True, **arguments: object) -> str:
+    def text(self, turns: Sequence[Turn], arguments: Mapping[str, object], answer: bool = True) -> str:
         """The conversation as the model reads it; `answer` opens the assistant's turn. UsageError if it is refused."""
         self._try(turns, answer, arguments)
         try:
@@ -44,14 +44,14 @@ class ChatTemplate:
         except Exception as error:  # a template is somebody else's program and raises what it likes
             raise UsageError(f"the model's chat template refuses these messages: {error}") from error
 
-    def tokens(self, turns: Sequence[Turn], **arguments: object) -> list[int]:
+    def tokens(self, turns: Sequence[Turn], arguments: Mapping[str, object]) -> list[int]:
         """The tokens of `text`: a template writes the special tokens itself."""
-        return self.tokenizer(self.text(turns, **arguments), add_special_tokens=False)["input_ids"]
+        return list(self.tokenizer(self.text(turns, arguments), add_special_tokens=False)["input_ids"])
 
     def takes_system(self) -> bool:
         """Whether a system message reaches the model: some templates refuse it, some leave it out."""
         try:
-            return _MARK in self.text([{"role": "system", "content": _MARK}, {"role": "user", "content": "Hi"}])
+            return _MARK in self.text([{"role": "system", "content": _MARK}, {"role": "user", "content": "Hi"}], {})
         except UsageError:
             return False
 
@@ -75,9 +75,10 @@ class ChatTemplate:
         if field == "content":
             del answer["reasoning_content"]
         try:
-            before, mark, after = self.text([{"role": "user", "content": "Hi"}, answer], answer=False).rpartition(_MARK)
+            text = self.text([{"role": "user", "content": "Hi"}, answer], {}, answer=False)
         except UsageError:  # it refuses such a conversation
             return "", ""
+        before, mark, after = text.rpartition(_MARK)
         return (before, after) if mark else ("", "")
 
     def _try(self, turns: Sequence[Turn], answer: bool, arguments: Mapping[str, object]) -> None:

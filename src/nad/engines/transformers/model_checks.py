@@ -76,8 +76,8 @@ def _check_quantised(name: str, config: Mapping[str, Any]) -> None:
             if isinstance(found := holder.get(key), Mapping):
                 method = found.get("quant_method") or ("mlx" if key == "quantization" else "compressed")
                 raise NadError(
-                    f"cannot load the model {name}: its weights are quantised ({method}), and Eq. 1 reads them as plain "
-                    "numbers; take the model it was made from, or a .gguf of it, whose weights are unpacked in memory"
+                    f"cannot load the model {name}: its weights are quantised ({method}), and Eq. 1 reads plain "
+                    "ones; take the model it was made from, or a .gguf of it, whose weights are unpacked in memory"
                 )
 
 

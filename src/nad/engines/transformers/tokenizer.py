@@ -48,7 +48,7 @@ class ChatTokenizer:
             raise UsageError("the model has no chat template; pass --raw (raw=True) to send the prompt as it is")
         arguments = dict(template_args or {})
         self._check_arguments(arguments)
-        return tuple(self._template.tokens(self._turns(prompt), **arguments))
+        return tuple(self._template.tokens(self._turns(prompt), arguments))
 
     def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
         """What a user should know about how this prompt is read."""
@@ -89,7 +89,7 @@ class ChatTokenizer:
         """Raise UsageError for an argument the template does not read, or that is not for users to set."""
         # What goes to the method itself never reaches the template; tools and documents go to both.
         method = inspect.signature(self._tokenizer.apply_chat_template).parameters
-        own = {"messages", "self", "turns", "answer", *method} - {"tools", "documents"}
+        own = {"messages", *method} - {"tools", "documents"}
         taken = [name for name in arguments if name in own]
         if taken:
             raise UsageError(f"the chat template's {', '.join(taken)} is not for --template-arg to set")
