@@ -213,7 +213,11 @@ def _result(
         params=request.params,
         select_s=select_s,
         continue_s=continue_s,
-        notes=(*engine.notes, *_notes(request, group, choice, finished[0])),
+        notes=(
+            *engine.notes,
+            *engine.prompt_notes(request.prompt, request.raw),
+            *_notes(request, group, choice, finished[0]),
+        ),
     )
 
 

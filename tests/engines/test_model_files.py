@@ -159,8 +159,8 @@ def test_names_of_models(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "config.json").write_text("{}")
     gguf.write_bytes(GGUF)
-    assert locate(str(folder), unpack, quiet) == ModelFiles(str(folder), str(folder))
-    assert locate(str(gguf), unpack, quiet) == ModelFiles(str(gguf), str(tmp_path), "m.gguf")
+    assert locate(str(folder), unpack, quiet) == ModelFiles("folder", str(folder))
+    assert locate(str(gguf), unpack, quiet) == ModelFiles("m.gguf", str(tmp_path), "m.gguf")
     assert locate("owner/model", unpack, quiet) == ModelFiles("owner/model", "owner/model")
 
 

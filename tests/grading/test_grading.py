@@ -13,7 +13,7 @@ from benchmark_data import data_file
 
 from nad.errors import NadError
 from nad.grading import math_equality
-from nad.grading.answers import after_thinking, extract_answer, letter
+from nad.grading.answers import extract_answer, letter
 from nad.grading.math_equality import canonical, equivalent
 from nad.tasks import load_task
 
@@ -155,12 +155,6 @@ def test_equal_answers_are_one_vote(spellings):
 
 def test_different_answers_are_different_votes():
     assert len({canonical(s) for s in ["1", "2", "1/2", "-1", "x", r"\text{Evelyn}", "(1, 2)", "(2, 1)"]}) == 8
-
-
-def test_a_block_that_never_closes_has_no_text_after_it():
-    assert after_thinking("<think>x") is None
-    assert after_thinking("<think>x</think>y") == "y"
-    assert after_thinking("y") == "y"
 
 
 def test_grading_from_many_threads_at_once():

@@ -124,6 +124,8 @@ class PlantedEngine:
     layers: int = 2
     neurons: int = 100
     notes: tuple[str, ...] = ()
+    weights_digest: str | None = None
+    thinking_tags: tuple[tuple[str, str], ...] = ()
     eos: frozenset[int] = frozenset({END})
     asked: list[int] = field(default_factory=list, compare=False)
     drawn: list[int] = field(default_factory=list, compare=False)
@@ -133,6 +135,9 @@ class PlantedEngine:
     def encode(self, prompt: object, raw: bool = False, template_args: object = None) -> tuple[int, ...]:
         text = prompt if isinstance(prompt, str) else prompt[-1].content  # type: ignore[index]
         return tuple(text.encode())
+
+    def prompt_notes(self, prompt: object, raw: bool = False) -> tuple[str, ...]:
+        return ()
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
         return tuple(map(int, text.split()))

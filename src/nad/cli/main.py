@@ -17,11 +17,15 @@ from nad.cli.options import (
     Dtype,
     EngineName,
     FastCpu,
+    FoldSystem,
     Model,
     Raw,
     System,
     TemplateArg,
+    ThinkingTag,
+    TrustRemoteCode,
     messages,
+    model_options,
     parse_template_args,
     read_prompt,
 )
@@ -77,6 +81,9 @@ def generate(
     system: System = None,
     raw: Raw = False,
     template_arg: TemplateArg = None,
+    fold_system: FoldSystem = False,
+    thinking_tag: ThinkingTag = None,
+    trust_remote_code: TrustRemoteCode = False,
     activation: Activation = "top_k",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -91,6 +98,7 @@ def generate(
     from nad.types import SamplingParams
 
     params = SamplingParams(temperature, top_p, max_tokens, seed)
+    extra = model_options(trust_remote_code, fold_system, thinking_tag)
     request = Request(
         prompt=messages(read_prompt(prompt), system, raw),
         n=n,
@@ -105,7 +113,7 @@ def generate(
     from nad.engines import load_engine
 
     with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report)
+        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     result = generate_on_terminal(loaded, request, quiet=as_json)
     if as_json:
         print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
@@ -121,6 +129,9 @@ def score(
     system: System = None,
     raw: Raw = False,
     template_arg: TemplateArg = None,
+    fold_system: FoldSystem = False,
+    thinking_tag: ThinkingTag = None,
+    trust_remote_code: TrustRemoteCode = False,
     activation: Activation = "top_k",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -132,6 +143,7 @@ def score(
     from nad.neurons.activation import parse_rule
     from nad.selection import parse_selector
 
+    extra = model_options(trust_remote_code, fold_system, thinking_tag)
     options = ScoreOptions(
         rule=parse_rule(activation),
         selector=parse_selector(selector) if selector else None,
@@ -145,7 +157,7 @@ def score(
     from nad.engines import load_engine
 
     with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report)
+        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     for line in score_lines(loaded, lines, options):
         print(json.dumps(line, ensure_ascii=False), flush=True)
 

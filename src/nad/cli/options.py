@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +29,18 @@ TemplateArg = Annotated[
     list[str] | None,
     typer.Option("--template-arg", help="Argument of the chat template, KEY=VALUE; may be repeated."),
 ]
+TrustRemoteCode = Annotated[
+    bool,
+    typer.Option("--trust-remote-code", help="Run Python code that comes with the model; it can do all you can do."),
+]
+FoldSystem = Annotated[
+    bool,
+    typer.Option("--fold-system", help="System message into the first user turn, for a template that takes none."),
+]
+ThinkingTag = Annotated[
+    list[str] | None,
+    typer.Option("--thinking-tag", help="What opens thinking, as <NAME>, [NAME] or OPEN,CLOSE; may be repeated."),
+]
 Activation = Annotated[
     str, typer.Option(help="Which neurons count: top_k or eta; e.g. top_k:k=500,per_layer=64,per=chunk.")
 ]
@@ -52,6 +64,17 @@ def messages(prompt: str, system: str | None, raw: bool) -> "str | list[Message]
     if raw:
         raise UsageError("--system needs the chat template; drop --raw or --system")
     return [Message("system", system), Message("user", prompt)]
+
+
+def model_options(trust_remote_code: bool, fold_system: bool, thinking_tag: Sequence[str] | None) -> dict[str, Any]:
+    """What `load_engine` is told beside model, device and dtype."""
+    from nad.thinking import parse_tags
+
+    try:
+        tags = tuple(parse_tags(text) for text in thinking_tag or ())
+    except ValueError as error:
+        raise UsageError(f"--thinking-tag: {error}") from error
+    return {"trust_remote_code": trust_remote_code, "fold_system": fold_system, "thinking_tags": tags}
 
 
 def parse_template_args(pairs: Sequence[str] | None) -> dict[str, object]:

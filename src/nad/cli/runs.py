@@ -13,10 +13,14 @@ from nad.cli.options import (
     Dtype,
     EngineName,
     FastCpu,
+    FoldSystem,
     Model,
     Raw,
     System,
     TemplateArg,
+    ThinkingTag,
+    TrustRemoteCode,
+    model_options,
     parse_template_args,
 )
 
@@ -54,6 +58,9 @@ def evaluate_task(
     system: System = None,
     raw: Raw = False,
     template_arg: TemplateArg = None,
+    fold_system: FoldSystem = False,
+    thinking_tag: ThinkingTag = None,
+    trust_remote_code: TrustRemoteCode = False,
     activation: Activation = "top_k",
     device: Device = "auto",
     dtype: Dtype = "auto",
@@ -67,6 +74,7 @@ def evaluate_task(
     from nad.types import SamplingParams
 
     messages("", system, raw)
+    extra = model_options(trust_remote_code, fold_system, thinking_tag)
     settings = Settings(
         n=n,
         stop=parse_stop(stop_at),
@@ -87,7 +95,7 @@ def evaluate_task(
     from nad.engines import load_engine
 
     with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report)
+        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     path = out or f"runs/{task}-{loaded.name.rstrip('/').rpartition('/')[2]}"
     with eval_progress() as watch:
         store = evaluate(loaded, loaded_task, path, settings, resume, watch, _note)

@@ -1,12 +1,13 @@
 """What runs a model: `load_engine`, and the engines there are."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
 from nad.engines.base import Engine, LoadOptions
 from nad.errors import UsageError
+from nad.thinking import Tags
 
 ENGINES: Mapping[str, str] = {
     "transformers": "nad.engines.transformers.engine:load_transformers",
@@ -24,6 +25,9 @@ def load_engine(
     dtype: str = "auto",
     fast_cpu: bool | None = None,
     arguments: Mapping[str, str] | None = None,
+    trust_remote_code: bool = False,
+    fold_system: bool = False,
+    thinking_tags: Sequence[Tags] = (),
     report: Callable[[str], None] = lambda text: None,
 ) -> Engine:
     """An engine for `model`: a hub id, a local folder, a GGUF file, or None for the small default model.
@@ -36,4 +40,15 @@ def load_engine(
         raise UsageError(f"unknown engine {engine!r}; allowed: {', '.join(targets)}")
     module, _, function = targets[engine].partition(":")
     load: Callable[..., Engine] = getattr(import_module(module), function)
-    return load(model, LoadOptions(device, dtype, tokenizer, fast_cpu, arguments or {}, report))
+    options = LoadOptions(
+        device=device,
+        dtype=dtype,
+        tokenizer=tokenizer,
+        fast_cpu=fast_cpu,
+        arguments=arguments or {},
+        trust_remote_code=trust_remote_code,
+        fold_system=fold_system,
+        thinking_tags=tuple(thinking_tags),
+        report=report,
+    )
+    return load(model, options)

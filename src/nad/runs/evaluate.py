@@ -114,6 +114,7 @@ def manifest_of(engine: Engine, task: Task, settings: Settings) -> Manifest:
         raw=settings.raw,
         consistency=settings.consistency,
         weights_digest=getattr(engine, "weights_digest", None),
+        thinking_tags=engine.thinking_tags,
     )
 
 

@@ -5,7 +5,7 @@ import os
 import signal
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from multiprocessing import reduction
@@ -14,10 +14,10 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nad.errors import NadError
-from nad.grading.answers import THINKING
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.runs.store import PARTS, PENDING, RunStore
 from nad.tasks.base import Problem, Task
+from nad.thinking import THINKING, Tags, in_known_tags
 
 
 @runtime_checkable
@@ -30,14 +30,17 @@ class Grader(Protocol):
 def grade_part(store: RunStore, task: Task, problem: Problem, index: int) -> None:
     """Grade one problem, pending or graded before, and store it for good."""
     folder = PENDING if index in store.pending() else PARTS
-    store.write(index, graded(task, problem, store.read(index, folder)))
+    store.write(index, graded(task, problem, store.read(index, folder), store.manifest.thinking_tags))
 
 
-def graded(task: Task, problem: Problem, record: ProblemRecord) -> ProblemRecord:
-    """The record with answers and grades; equal texts are graded once, unfinished samples not at all."""
+def graded(task: Task, problem: Problem, record: ProblemRecord, tags: Sequence[Tags] = ()) -> ProblemRecord:
+    """The record with answers and grades; equal texts are graded once, unfinished samples not at all.
+
+    A task knows the known thinking tags alone, so others (`tags`) are written as one of these.
+    """
     opened = THINKING if record.thinking else ""
     texts = {s.completion.text for s in record.samples if s.completion.finish_reason is not None}
-    verdicts = {text: verdict(task, problem, opened + text) for text in sorted(texts)}
+    verdicts = {text: verdict(task, problem, opened + in_known_tags(text, tags)) for text in sorted(texts)}
     unfinished = Verdict(None, None, None)
 
     def judged(sample: GradedSample) -> GradedSample:

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Protocol, runtime_checkable
 
 from nad.neurons.activation import ActivationRule
+from nad.thinking import Tags
 from nad.types import Completion, Group, SamplingParams
 
 _CIRCUMSTANCES = ("versions", "hardware", "created", "command")
@@ -24,7 +25,8 @@ class Manifest:
 
     `votes` is whether the task's answers can be compared; each problem was sampled with a seed of its own, made from
     `params.seed` and its id. `weights_digest` tells the model from others of its name, where the engine knows it.
-    `completions` names the file that answers from elsewhere came from, with its sha256; None: they were sampled.
+    `thinking_tags` open and close a thinking block beside the known ones. `completions` names the file that answers
+    from elsewhere came from, with its sha256; None: they were sampled.
     """
 
     model: str
@@ -51,6 +53,7 @@ class Manifest:
     consistency: bool = False
     weights_digest: str | None = None
     completions: dict[str, str] | None = None
+    thinking_tags: tuple[Tags, ...] = ()
 
     @property
     def settings(self) -> dict[str, object]:

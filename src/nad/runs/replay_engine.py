@@ -8,12 +8,12 @@ import numpy as np
 
 from nad.engines.base import LoadOptions
 from nad.errors import UsageError
-from nad.grading.answers import THINKING
 from nad.neurons.activation import ActivationRule
 from nad.prefixes import PrefixTree
 from nad.runs.records import ProblemRecord, Run
 from nad.runs.store import open_run
 from nad.stopping import Progress, StopRule, progress_of
+from nad.thinking import THINKING
 from nad.types import Completion, Group, Message, SamplingParams
 
 
@@ -31,6 +31,7 @@ class ReplayEngine:
         manifest = run.manifest
         self._manifest = manifest
         self.name, self.revision, self.dtype = manifest.model, manifest.revision, manifest.dtype
+        self.thinking_tags, self.weights_digest = manifest.thinking_tags, None
         self.layers, self.neurons = manifest.layers, manifest.neurons
         self.notes = (f"replayed from a recorded run of {manifest.task}",)
         records = list(run)
@@ -59,6 +60,9 @@ class ReplayEngine:
         self._check("raw", raw, self._manifest.raw)
         self._check("template_args", dict(template_args or {}), self._manifest.template_args)
         return record.prompt_tokens
+
+    def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
+        return ()
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
         for sample in self._samples:

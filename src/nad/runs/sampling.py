@@ -1,12 +1,11 @@
 """One problem sampled: all its answers, or those that a larger run adds to the ones it has."""
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 
 from nad.engines.base import Engine
 from nad.errors import UsageError
-from nad.grading.answers import THINKING
 from nad.neurons.activation import ActivationRule
 from nad.prefixes import prefix_curve
 from nad.runs.records import GradedSample, ProblemRecord
@@ -14,6 +13,7 @@ from nad.runs.text_ends import Spans
 from nad.runs.universal_self_consistency import most_consistent
 from nad.stopping import Never, Progress, StopRule, check_reachable
 from nad.tasks.base import Problem, Task
+from nad.thinking import opens_thinking
 from nad.types import Message, SamplingParams
 
 
@@ -79,7 +79,7 @@ def sample_problem(
         computed_tokens=group.computed_tokens,
         prompt=prompt,
         seed=params.seed,
-        thinking=opens_thinking(engine, tokens),
+        thinking=opens_thinking(engine.decode(tokens), engine.thinking_tags),
     )
     return asked_for_consistency(engine, joined(had, drawn), settings)
 
@@ -99,11 +99,6 @@ def asked_for_consistency(engine: Engine, record: ProblemRecord, settings: Setti
         return record
     found = most_consistent(engine, record.prompt, record.group, settings.raw, settings.template_args)
     return replace(record, consistent=found)
-
-
-def opens_thinking(engine: Engine, prompt_tokens: Sequence[int]) -> bool:
-    """Whether the chat template opened a thinking block, so that the completions begin inside it."""
-    return engine.decode(prompt_tokens).rstrip().endswith(THINKING)
 
 
 def problem_seed(seed: int, problem: str) -> int:

@@ -13,10 +13,10 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from nad.grading.answers import after_thinking
 from nad.grading.sandbox import Limits, Tests, check_sandbox, run_tests
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.source import Row, Source, load_problems, sha256
+from nad.thinking import after_thinking
 
 _BLOCK = re.compile(r"```[ \t]*(?:python|py|python3|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
 _FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)

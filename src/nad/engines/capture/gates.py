@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -40,9 +41,11 @@ def find_gated_ffns(model: nn.Module, layers: int) -> list[GatedFFN]:
     They are recognised by what they compute: three linear maps (or two, gate and up merged) and an activation that
     reproduce the module's own output. Raises UsageError for a model that has none, or several a layer.
     """
-    for blocks in (m for m in model.modules() if isinstance(m, nn.ModuleList) and len(m) == layers):
+    text = _text_model(model)
+    width = text.get_input_embeddings().weight.shape[1]
+    for blocks in (m for m in text.modules() if isinstance(m, nn.ModuleList) and len(m) == layers):
         found = [_gated_in(block) for block in blocks]
-        if any(len(ffns) > 1 for ffns in found) or any(_has_experts(b) for b in blocks):
+        if any(len(ffns) > 1 for ffns in found) or any(_has_experts(b, width) for b in blocks):
             raise UsageError(f"{type(model).__name__} is a mixture of experts, which this engine cannot read; {_GATED}")
         if all(len(ffns) == 1 for ffns in found):
             ffns = [ffn for (ffn,) in found]
@@ -56,8 +59,15 @@ def _gated_in(block: nn.Module) -> list[GatedFFN]:
     return [ffn for module in block.modules() if (ffn := _recognise(module)) is not None]
 
 
-def _has_experts(block: nn.Module) -> bool:
-    return any(p.ndim > 2 for p in block.parameters())
+def _text_model(model: Any) -> Any:
+    """The part that reads text, of a model that also sees or hears."""
+    return model.get_decoder() if hasattr(model, "get_decoder") else model
+
+
+def _has_experts(block: nn.Module, width: int) -> bool:
+    """Whether linear maps of the model's width are stacked, one of each expert; a convolution's weights are no maps."""
+    maps = (m for m in block.modules() if not isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))
+    return any(p.ndim == 3 and width in p.shape[1:] for m in maps for p in m.parameters(recurse=False))
 
 
 def _recognise(module: nn.Module) -> GatedFFN | None:

@@ -1,6 +1,6 @@
 """The method as a generation strategy of transformers: `model.generate(..., custom_generate=nad.custom_generate)`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -72,9 +72,11 @@ def custom_generate(
 class _NoTokenizer:
     """generate has tokens only: no text is read or made."""
 
-    eos_token_id = None
+    eos_token_id = chat_template = None
+    added_tokens_decoder: Mapping[int, Any] = {}
+    all_special_ids = ()
 
-    def decode(self, token_ids: Any, skip_special_tokens: bool = False) -> str:
+    def decode(self, token_ids: Any) -> str:
         return ""
 
 

@@ -16,14 +16,15 @@ from nad.engines.capture.gates import find_gated_ffns
 from nad.engines.capture.recorder import ActivationRecorder, Step
 from nad.engines.transformers.cpu.decoding_step import CpuDecoder
 from nad.engines.transformers.decoder import PREFILL_TOKENS, Decoder, Forward, SharedPromptDecoder
-from nad.engines.transformers.loading import load
+from nad.engines.transformers.loading import LoadedModel, attend_with_soft_caps, load
 from nad.engines.transformers.sampling_loop import Source, TransformersRollout, signals_of
 from nad.engines.transformers.shared_prompt import NotShareable, SharedPromptCache
 from nad.engines.transformers.token_draws import token_signals
-from nad.engines.transformers.tokenizer import Detokenizer, apply_template, end_tokens, unicode
+from nad.engines.transformers.tokenizer import ChatTokenizer, Detokenizer, end_tokens
 from nad.engines.transformers.turns import Turns
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
+from nad.thinking import Tags
 from nad.types import Completion, Message, SamplingParams
 
 _CHECKED_TOKENS = 16
@@ -47,9 +48,17 @@ class TransformersEngine:
         name: str,
         share_prefixes: bool = True,
         fast_cpu: bool = True,
+        *,
+        notes: Sequence[str] = (),
+        weights_digest: str | None = None,
+        fold_system: bool = False,
+        thinking_tags: Sequence[Tags] = (),
     ) -> None:
+        attend_with_soft_caps(model)
         self._model = cast(Any, model)
-        self._tokenizer, self.name = cast(Any, tokenizer), name
+        self._texts, self.name = ChatTokenizer(tokenizer, fold_system, thinking_tags), name
+        self.thinking_tags = self._texts.thinking_tags
+        self.weights_digest = weights_digest
         config = self._model.config.get_text_config()
         self._share_prefixes = share_prefixes
         self.layers = config.num_hidden_layers
@@ -62,26 +71,22 @@ class TransformersEngine:
         self.eos = end_tokens(model, tokenizer)
         self._turns = Turns()
         self._modules = SharedPromptDecoder(self._model, self._ffns)
-        self._decoder, self.notes = self._choose_decoder(fast_cpu)
+        self._decoder, decoder_notes = self._choose_decoder(fast_cpu)
+        self.notes = (*notes, *decoder_notes)
 
     def encode(
         self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
     ) -> tuple[int, ...]:
-        if raw:
-            if not isinstance(prompt, str):
-                raise UsageError("a raw prompt must be one text, not messages")
-            if template_args:
-                raise UsageError("template arguments need the chat template; drop --raw or --template-arg")
-            return tuple(self._tokenizer(unicode(prompt))["input_ids"])
-        messages = [Message("user", prompt)] if isinstance(prompt, str) else prompt
-        return tuple(apply_template(self._tokenizer, messages, dict(template_args or {})))
+        return self._texts.encode(prompt, raw, template_args)
+
+    def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
+        return self._texts.prompt_notes(prompt, raw)
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
-        """The tokens of a completion's text, without the tokens a tokenizer puts before a new text."""
-        return tuple(self._tokenizer(unicode(text), add_special_tokens=False)["input_ids"])
+        return self._texts.encode_completion(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return self._texts.decode(tokens)
 
     @torch.inference_mode()
     def start(
@@ -223,15 +228,26 @@ def load_transformers(model: Any, options: LoadOptions) -> TransformersEngine:
     if options.arguments:
         raise UsageError("the transformers engine has no --engine-arg; use --device and --dtype")
     if isinstance(model, nn.Module):
-        return _of_loaded(model, options)
-    name, loaded, tokenizer = load(model, options.device, options.dtype, options.report)
-    return TransformersEngine(loaded, tokenizer, name, fast_cpu=options.fast_cpu is not False)
+        loaded, fast_cpu = _of_loaded(model, options), options.fast_cpu is True
+    else:
+        loaded = load(model, options.device, options.dtype, options.report, options.trust_remote_code)
+        fast_cpu = options.fast_cpu is not False
+    return TransformersEngine(
+        loaded.model,
+        loaded.tokenizer,
+        loaded.name,
+        fast_cpu=fast_cpu,
+        notes=loaded.notes,
+        weights_digest=loaded.weights_digest,
+        fold_system=options.fold_system,
+        thinking_tags=options.thinking_tags,
+    )
 
 
-def _of_loaded(model: nn.Module, options: LoadOptions) -> TransformersEngine:
+def _of_loaded(model: nn.Module, options: LoadOptions) -> LoadedModel:
     if not isinstance(model, PreTrainedModel) or options.tokenizer is None:
         raise UsageError("a loaded model must be one of transformers, given together with its tokenizer")
     if (options.device, options.dtype) != ("auto", "auto"):
         raise UsageError("a loaded model stays on its device and in its precision; drop device and dtype")
     name = Path(getattr(model.config, "_name_or_path", "") or type(model).__name__).name
-    return TransformersEngine(model, options.tokenizer, name, fast_cpu=options.fast_cpu is True)
+    return LoadedModel(name, model, options.tokenizer)

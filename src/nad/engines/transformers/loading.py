@@ -1,8 +1,12 @@
-"""Loading a model and its tokenizer, with errors a user can act on."""
+"""Loading a model and its tokenizer: where, in which precision, and whether it fits."""
 
-import json
+import io
+import logging
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import psutil
@@ -12,7 +16,10 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from nad.engines.model_files import DEFAULT, ModelFiles, locate
+from nad.engines.model_files import ADAPTER, DEFAULT, DEFAULT_DIGEST, ModelFiles, locate
+from nad.engines.transformers.load_errors import failures_named
+from nad.engines.transformers.model_checks import check_configuration, model_file
+from nad.engines.weights_digest import sampled_digest, weight_files
 from nad.errors import NadError, UsageError
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "float64": torch.float64}
@@ -20,22 +27,61 @@ _CACHE_LINE = 64
 """Bytes."""
 
 
+@dataclass(frozen=True, eq=False)
+class LoadedModel:
+    """A model in evaluation mode on its device, its tokenizer, and what results say of it.
+
+    `weights_digest` tells its weights from others', wherever they lie (`sampled_digest`).
+    """
+
+    name: str
+    model: nn.Module
+    tokenizer: PreTrainedTokenizerBase
+    notes: tuple[str, ...] = ()
+    weights_digest: str | None = None
+
+
 def load(
-    name: str | None, device: str, dtype: str, report: Callable[[str], None]
-) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
-    """The model's name, the model in evaluation mode on its device, and its tokenizer."""
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    hub_logging.set_verbosity_error()
+    name: str | None, device: str, dtype: str, report: Callable[[str], None], trust_remote_code: bool = False
+) -> LoadedModel:
+    """The model called `name`. Raises UsageError for a wrong name, NadError for what cannot be loaded."""
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
-    files = locate(name, _unpack, report)
-    report(f"loading {files.name} ({str(kind).removeprefix('torch.')}, {place.type})")
-    with _failures_named(files):
-        model, tokenizer = _read(files, kind, lambda empty: _check_memory(empty, files, kind, place))
-    if place.type == "cpu":
-        _align(model)
-    return files.name, model.to(place).eval(), tokenizer
+    with _said_in_a_line(report):
+        files = locate(name, _unpack, report)
+        report(f"loading {files.name} ({str(kind).removeprefix('torch.')}, {place.type})")
+        with failures_named(files):
+            files, model, tokenizer, notes = _read(files, kind, place, trust_remote_code)
+            if place.type == "cpu":
+                _align(model)
+            model = model.to(place).eval()
+    return LoadedModel(files.name, model, tokenizer, notes, _digest(files))
+
+
+def _read(
+    files: ModelFiles, dtype: torch.dtype, place: torch.device, trust_remote_code: bool
+) -> tuple[ModelFiles, nn.Module, PreTrainedTokenizerBase, tuple[str, ...]]:
+    from nad.engines.transformers.adapters import adapter_note, check_adapter, with_hub_adapter
+    from nad.engines.transformers.auto_classes import read_stock
+
+    files = with_hub_adapter(files)
+    check_adapter(files)
+    check_configuration(files, trust_remote_code)
+    check = partial(_check_memory, files=files, dtype=dtype, device=place)
+    model, tokenizer = read_stock(files, dtype, check, trust_remote_code)
+    return files, model, tokenizer, (adapter_note(files),) if files.adapter else ()
+
+
+def _digest(files: ModelFiles) -> str:
+    if files.name == DEFAULT:
+        return DEFAULT_DIGEST
+    if files.gguf_file:
+        return sampled_digest([Path(files.path, files.gguf_file)])
+    # A hub's copy on this machine is a folder as well.
+    weights = weight_files(model_file(files.path, "config.json").parent)
+    if files.adapter:
+        weights += sorted(model_file(files.adapter, ADAPTER).parent.glob("adapter_model.*"))
+    return sampled_digest(weights)
 
 
 def _align(model: nn.Module) -> None:
@@ -45,18 +91,35 @@ def _align(model: nn.Module) -> None:
             weight.data = weight.data.clone()
 
 
-def _read(
-    files: ModelFiles, dtype: torch.dtype, check: Callable[[nn.Module], None]
-) -> tuple[nn.Module, PreTrainedTokenizerBase]:
-    from nad.engines.transformers.auto_classes import read_stock
+@contextmanager
+def _said_in_a_line(report: Callable[[str], None]) -> Iterator[None]:
+    """What loading prints or warns goes to `report`, a line each; progress bars are not shown.
 
-    return read_stock(files, dtype, check)
+    What is set for that in other libraries is set back.
+    """
+    loggers = [logging.getLogger(name) for name in ("transformers", "huggingface_hub")]
+    levels, bars = [logger.level for logger in loggers], transformers_logging.is_progress_bar_enabled()
+    printed = io.StringIO()
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    hub_logging.set_verbosity_error()
+    try:
+        with redirect_stdout(printed), warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("default")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if bars:
+            transformers_logging.enable_progress_bar()
+        for text in [*printed.getvalue().splitlines(), *(str(warning.message) for warning in warned)]:
+            report(" ".join(text.split()))
 
 
 def _unpack(gguf: Path, folder: Path) -> None:
     from nad.engines.transformers.auto_classes import unpack
 
-    with _failures_named(ModelFiles(DEFAULT, str(gguf.parent), gguf.name)):
+    with failures_named(ModelFiles(DEFAULT, str(gguf.parent), gguf.name)):
         unpack(gguf, folder)
 
 
@@ -67,6 +130,8 @@ def choose_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, dtype=torch.float64, device=device)
+        if device.type == "meta":  # it computes nothing
+            raise TypeError
     except (RuntimeError, AssertionError, TypeError):
         raise UsageError(f"device {name!r} is not available here; allowed: auto, cpu, cuda, cuda:N") from None
     return device
@@ -96,27 +161,10 @@ def _check_memory(empty: nn.Module, files: ModelFiles, dtype: torch.dtype, devic
         )
 
 
-@contextmanager
-def _failures_named(files: ModelFiles) -> Iterator[None]:
-    """What can be wrong with the files or the network becomes one line."""
-    try:
-        yield
-    except NadError:
-        raise
-    except json.JSONDecodeError as error:
-        raise NadError(f"cannot read the model {files.name}: a damaged JSON file ({error})") from error
-    except Exception as error:  # loaders raise types of their own from Rust, numpy, the hub and struct
-        raise NadError(f"cannot load the model {files.name}: {_reason(files, error)}") from error
-
-
-def _reason(files: ModelFiles, error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    if files.gguf_file:
-        return f"the GGUF file is damaged, cut short or of an unknown kind ({text[:200]}); download it again"
-    if files.path != files.name or Path(files.path).is_dir():
-        return f"its files are damaged or incomplete ({text[:200]}); download them again"
-    if "connect" in text:
-        return (
-            "the hub cannot be reached and the model is not in its cache; check the network, or pass a folder or .gguf"
-        )
-    return f"{text[:200]}; check the name on the hub, or pass a folder or a .gguf file"
+def attend_with_soft_caps(model: nn.Module) -> None:
+    """Let a model that caps its attention scores run `eager`: older versions of transformers leave the caps out in
+    `sdpa` without a word.
+    """
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation == "sdpa":
+        model.set_attn_implementation("eager")  # type: ignore[operator]
