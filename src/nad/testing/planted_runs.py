@@ -103,7 +103,8 @@ def _completion(index: int, sample: PlantedSample, layout: _Layout) -> Completio
     place = np.arange(sample.tokens)
     own = place + layout.tokens * (index + 1)
     tokens = tuple(np.where(place < sample.common, _COMMON_TOKEN, own).tolist())
-    return Completion(index, tokens, _text(sample), "stop", _activations(index, sample, layout), _signals(sample))
+    found, ends = _activations(index, sample, layout), _text_end(sample)
+    return Completion(index, tokens, _text(sample), "stop", found, _signals(sample), ends)
 
 
 def _activations(index: int, sample: PlantedSample, layout: _Layout) -> ActivationSet:
