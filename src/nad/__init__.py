@@ -4,10 +4,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from nad.custom_generate import custom_generate
     from nad.decoding import Event, Finished, Progressed, Request, Selected, Text, generate, stream
     from nad.engines import load_engine
     from nad.engines.base import Engine, Rollout
-    from nad.engines.transformers.custom_generate import custom_generate
     from nad.errors import NadError, UsageError
     from nad.neurons.activation import ActivationRule, ActivationSet
     from nad.selection import SELECTORS, Candidates, Choice, Consensus, Selector
@@ -44,7 +44,7 @@ _HOME = {
     "StopRule": "stopping",
     "Text": "decoding",
     "UsageError": "errors",
-    "custom_generate": "engines.transformers.custom_generate",
+    "custom_generate": "custom_generate",
     "generate": "decoding",
     "load_engine": "engines",
     "stream": "decoding",
