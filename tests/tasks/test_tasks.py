@@ -60,7 +60,8 @@ def test_an_answer_is_graded_and_votes():
     assert task.grade(problem, "That is 10") is False
     assert task.grade(problem, "I do not know") is False
     assert task.grade(problem, "<think>-10") is False
-    assert task.answer(problem, "-10.0") == task.answer(problem, "\\boxed{-10}") == "-10"
+    assert task.answer(problem, "-10.0") == "-10.0"
+    assert task.answer(problem, "\\boxed{-10}") == "-10"
     assert task.answer(problem, "I do not know") is None
     assert problem.question in task.prompt(problem)
 
@@ -85,6 +86,23 @@ def test_the_questions_and_answers_of_each_form(tmp_path):
         ("aime/60", "Q", "33"),
         ("t/1.json", "Q", "\\pi"),
     ]
+
+
+def test_golds_keep_all_their_digits(tmp_path):
+    golds = {
+        1201565.0: "1201565",
+        22090603.0: "22090603",
+        0.5: "0.5",
+        1e-7: "0.0000001",
+        1e22: "1" + 22 * "0",
+        "145": "145",
+    }
+    rows = [{"ID": str(i), "Body": "B", "Question": "Q?", "Answer": answer} for i, answer in enumerate(golds)]
+    task = load_task("svamp", jsonl(tmp_path / "svamp.jsonl", *rows), limit=len(rows))
+    assert [p.answer for p in task.problems()] == list(golds.values())
+    assert all(task.grade(p, f"The answer is {p.answer}.") for p in task.problems())
+    with pytest.raises(UsageError, match="problem x of svamp has the answer 'many'; it must be a number"):
+        load_task("svamp", jsonl(tmp_path / "s.jsonl", {**rows[0], "ID": "x", "Answer": "many"}), limit=1)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """Whether two answers are the same.
 
-Formulas are compared by math-verify in a process of its own (math_equality_process.py): it may hang on a hostile
-formula, and its own time limit is a signal, which works in a main thread only. So everything here may be called from
-any thread.
+Numbers, words and what is spelled the same are decided here (exact.py). Formulas that need algebra are compared in a
+process of its own (math_equality_process.py): sympy may hang on a hostile formula, and a time limit within it is a
+signal, which works in a main thread only. So everything here may be called from any thread.
 """
 
 import atexit
@@ -16,6 +16,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from nad.errors import NadError
+from nad.grading.exact import decide
+from nad.grading.notation import LONGEST
 
 TIMEOUT_S = 20.0
 """Longest wait for one comparison; its process is then replaced and the answer is not graded."""
@@ -23,14 +25,11 @@ TIMEOUT_S = 20.0
 
 def equivalent(gold: str, answer: str) -> bool | None:
     """Whether an answer equals the right one as mathematics; None if that could not be decided."""
+    decided = decide(gold, answer)
+    if decided is not None or max(len(gold), len(answer)) > LONGEST:
+        return decided
     result = _ask({"gold": gold, "answer": answer})
     return None if result is None else bool(result)
-
-
-def canonical(answer: str) -> str:
-    """One spelling for all answers that are equal; the answer itself where the comparison fails."""
-    result = _ask({"answer": answer})
-    return answer if result is None else str(result)
 
 
 _lock = threading.Lock()

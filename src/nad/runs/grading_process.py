@@ -14,6 +14,7 @@ from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from nad.errors import NadError
+from nad.grading.votes import ballots
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.runs.store import PARTS, PENDING, RunStore
 from nad.tasks.base import Problem, Task
@@ -36,6 +37,7 @@ def grade_part(store: RunStore, task: Task, problem: Problem, index: int) -> Non
 def graded(task: Task, problem: Problem, record: ProblemRecord, tags: Sequence[Tags] = ()) -> ProblemRecord:
     """The record with answers and grades; equal texts are graded once, unfinished samples not at all.
 
+    Where answers can be voted on, a sample's answer is that of the first sample whose answer is equal.
     A task knows the known thinking tags alone, so others (`tags`) are written as one of these.
     """
     opened = THINKING if record.thinking else ""
@@ -47,7 +49,10 @@ def graded(task: Task, problem: Problem, record: ProblemRecord, tags: Sequence[T
         finished = sample.completion.finish_reason is not None
         return replace(sample, **(verdicts[sample.completion.text] if finished else unfinished)._asdict())
 
-    return replace(record, samples=tuple(map(judged, record.samples)))
+    samples = [judged(sample) for sample in record.samples]
+    answers = [sample.answer for sample in samples]
+    labels = ballots(answers) if task.votes else answers
+    return replace(record, samples=tuple(replace(s, answer=a) for s, a in zip(samples, labels, strict=True)))
 
 
 class Verdict(NamedTuple):

@@ -37,7 +37,10 @@ class Task(Protocol):
     def prompt(self, problem: Problem) -> str: ...
 
     def answer(self, problem: Problem, text: str) -> str | None:
-        """What a text votes for, canonical: equal answers are equal strings. None: it has no answer."""
+        """What a text answers, as it is written; None: it has no answer.
+
+        Which answers are one vote is decided when a problem is graded (nad.grading.votes).
+        """
         ...
 
     def grade(self, problem: Problem, text: str) -> bool | None:

@@ -8,9 +8,11 @@ The paper names no prompt; this is the one the makers of Qwen and DeepSeek-R1 re
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 
+from nad.errors import UsageError
 from nad.grading.answers import extract_answer
-from nad.grading.math_equality import canonical, equivalent, require_math_verify
+from nad.grading.math_equality import equivalent, require_math_verify
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.source import Row, Source, load_problems, sha256
 
@@ -37,8 +39,7 @@ class MathTask:
         return f"{problem.question}\n\nPlease reason step by step, and put your final answer within \\boxed{{}}."
 
     def answer(self, problem: Problem, text: str) -> str | None:
-        found = extract_answer(text, self.last_number)
-        return None if found is None else canonical(found)
+        return extract_answer(text, self.last_number)
 
     def grade(self, problem: Problem, text: str) -> bool | None:
         found = extract_answer(text, self.last_number)
@@ -51,11 +52,25 @@ def _gsm8k(row: Row, index: int) -> Problem:
 
 
 def _math500(row: Row, index: int) -> Problem:
-    return Problem(row["unique_id"], row["problem"], row["answer"], {"subject": row["subject"], "level": row["level"]})
+    return Problem(
+        row["unique_id"], row["problem"], str(row["answer"]), {"subject": row["subject"], "level": row["level"]}
+    )
 
 
 def _svamp(row: Row, index: int) -> Problem:
-    return Problem(row["ID"], f"{row['Body'].rstrip(' .')}. {row['Question']}", f"{float(row['Answer']):g}")
+    return Problem(row["ID"], f"{row['Body'].rstrip(' .')}. {row['Question']}", _all_digits(row["Answer"], row["ID"]))
+
+
+def _all_digits(number: object, id: str) -> str:
+    """A number of a file, 145.0 or "145", with every digit it has and none after a point that says nothing."""
+    try:
+        value = Decimal(str(number))
+    except InvalidOperation:
+        value = Decimal("nan")
+    if not value.is_finite():
+        raise UsageError(f"problem {id} of svamp has the answer {number!r}; it must be a number")
+    written = f"{value:f}"
+    return written.rstrip("0").rstrip(".") if "." in written else written
 
 
 def _aime(row: Row, index: int) -> Problem:
