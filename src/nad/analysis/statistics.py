@@ -50,7 +50,7 @@ def estimates(values: Float[np.ndarray, "problems columns"]) -> list[Estimate]:
 def auroc(right: Num[np.ndarray, " a"], wrong: Num[np.ndarray, " b"]) -> float:
     """Probability that a value of `right` is larger than one of `wrong`, ties counted half; nan without a pair.
 
-    0.5 is no separation, 1 a perfect one.
+    0.5 means none, 1 a perfect separation.
     """
     if not len(right) or not len(wrong):
         return np.nan

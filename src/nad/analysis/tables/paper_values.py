@@ -33,9 +33,9 @@ _AVG_ON_CODE = (
     "HumanEval 90.8 and 89.6, LCBv5 34.1 and 31.1, MBPP 75.4 and 74.9), though it does not depend on early stopping."
 )
 NOTES: Mapping[int, tuple[str, ...]] = {
-    1: (_NAMES, _AVG_ON_CODE, "The paper's 83.4 is no share of its 60 problems of AIME24+25 (50 are 83.3)."),
-    2: (_NAMES, "The paper's 78.4 is no share of its 60 problems of AIME24+25 (47 are 78.3)."),
-    3: (_NAMES, _AVG_ON_CODE, "The paper's 73.9 and 74.7 are no shares of the 500 problems of MBPP."),
+    1: (_NAMES, _AVG_ON_CODE, "The paper's 83.4 is not a share of its 60 problems of AIME24+25 (50 are 83.3)."),
+    2: (_NAMES, "The paper's 78.4 is not a share of its 60 problems of AIME24+25 (47 are 78.3)."),
+    3: (_NAMES, _AVG_ON_CODE, "The paper's 73.9 and 74.7 are not shares of the 500 problems of MBPP."),
 }
 """What does not add up in the paper's own tables."""
 
