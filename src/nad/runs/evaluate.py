@@ -113,7 +113,7 @@ def manifest_of(engine: Engine, task: Task, settings: Settings) -> Manifest:
         system=settings.system,
         raw=settings.raw,
         consistency=settings.consistency,
-        weights_digest=getattr(engine, "weights_digest", None),
+        weights_digest=engine.weights_digest,
         thinking_tags=engine.thinking_tags,
     )
 

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import nn
-from transformers import PreTrainedTokenizerBase
 
 from nad.engines.transformers.chat_template import ChatTemplate, Turn
 from nad.errors import NadError, UsageError
@@ -16,6 +15,18 @@ from nad.types import Message
 _FOLD = "--fold-system (fold_system=True) puts it into the first user turn"
 
 
+@runtime_checkable
+class Detokenizer(Protocol):
+    """What sampling needs of a tokenizer; prompts and texts need a whole one."""
+
+    eos_token_id: Any
+    chat_template: Any
+    added_tokens_decoder: Any
+    all_special_ids: Any
+
+    def decode(self, token_ids: Any) -> str: ...
+
+
 class ChatTokenizer:
     """A model's tokenizer as an engine uses it.
 
@@ -23,10 +34,9 @@ class ChatTokenizer:
     `thinking_tags` names tags beside those the template has and the known ones.
     """
 
-    def __init__(
-        self, tokenizer: PreTrainedTokenizerBase, fold_system: bool = False, thinking_tags: Sequence[Tags] = ()
-    ) -> None:
-        self._tokenizer, self._fold_system = tokenizer, fold_system
+    def __init__(self, tokenizer: Detokenizer, fold_system: bool = False, thinking_tags: Sequence[Tags] = ()) -> None:
+        self._tokenizer: Any = tokenizer
+        self._fold_system = fold_system
         self._template = ChatTemplate(tokenizer) if tokenizer.chat_template else None
         found = self._template.thinking_tags() if self._template else None
         tags = dict.fromkeys([*thinking_tags, *([found] if found else [])])
@@ -99,18 +109,6 @@ class ChatTokenizer:
             raise UsageError(f"the model's chat template has no argument {', '.join(unknown)}")
 
 
-@runtime_checkable
-class Detokenizer(Protocol):
-    """What sampling needs of a tokenizer; prompts and texts need a whole one."""
-
-    eos_token_id: Any
-    chat_template: Any
-    added_tokens_decoder: Any
-    all_special_ids: Any
-
-    def decode(self, token_ids: Any) -> str: ...
-
-
 def end_tokens(model: nn.Module, tokenizer: Detokenizer) -> frozenset[int]:
     """Every token that ends a completion: the generation settings', the model's, the tokenizer's, and the one that
     closes an assistant's turn in the chat template.
@@ -136,12 +134,12 @@ def unicode(text: str) -> str:
     return text
 
 
-def _special(tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+def _special(tokenizer: Detokenizer) -> frozenset[int]:
     """The tokens that are no text."""
     marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(marked | {i for i in tokenizer.all_special_ids if i is not None})
 
 
-def _ids(tokenizer: PreTrainedTokenizerBase, tags: Sequence[Tags]) -> frozenset[int]:
+def _ids(tokenizer: Detokenizer, tags: Sequence[Tags]) -> frozenset[int]:
     texts = {text for pair in tags for text in pair}
     return frozenset(i for i, token in tokenizer.added_tokens_decoder.items() if token.content in texts)
