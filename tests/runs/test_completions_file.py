@@ -69,9 +69,7 @@ def test_scoring_goes_on_where_it_was_and_only_with_the_same_file(file: str, tmp
     path = f"memory://{tmp_path.name}/run"
     answers = read_completions(file, PlantedTask(size=1), 1)  # the lines of other problems are left out
     evaluate(PlantedEngine(), PlantedTask(size=1), path, replace(SETTINGS, limit=1), completions=answers)
-    store = evaluate(
-        PlantedEngine(), TASK, path, SETTINGS, resume=True, completions=read_completions(file, TASK, None)
-    )
+    store = evaluate(PlantedEngine(), TASK, path, SETTINGS, resume=True, completions=read_completions(file, TASK, None))
     assert [r.problem for r in store] == ["p0", "p1"]
     with open(file, "a") as more:
         more.write("\n")
@@ -93,9 +91,7 @@ def test_a_models_own_answers_scored_are_those_it_sampled(tmp_path: Path) -> Non
     engine, task = tiny_engine("llama", torch.float64), Anything(size=2)
     settings = Settings(n=3, params=SamplingParams(max_tokens=12, temperature=1.5))
     sampled = list(evaluate(engine, task, f"memory://{tmp_path.name}/sampled", settings))
-    lines = [
-        {"problem": r.problem, "completion_tokens": list(s.completion.tokens)} for r in sampled for s in r.samples
-    ]
+    lines = [{"problem": r.problem, "completion_tokens": list(s.completion.tokens)} for r in sampled for s in r.samples]
     answers = read_completions(written(tmp_path / "own.jsonl", *lines), task, None)
     scored = list(evaluate(engine, task, f"memory://{tmp_path.name}/scored", settings, completions=answers))
     for mine, theirs in zip(scored, sampled, strict=True):

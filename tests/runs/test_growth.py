@@ -28,9 +28,7 @@ def timeless(records: Sequence[ProblemRecord]) -> list[ProblemRecord]:
     return [
         replace(
             r,
-            samples=tuple(
-                replace(s, seconds=0.0, completion=replace(s.completion, signals=None)) for s in r.samples
-            ),
+            samples=tuple(replace(s, seconds=0.0, completion=replace(s.completion, signals=None)) for s in r.samples),
         )
         for r in records
     ]
