@@ -2,6 +2,8 @@
 
 import errno
 import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -247,3 +249,30 @@ def test_a_second_writer_is_refused_and_leftovers_go(tmp_path: Path) -> None:
         assert not leftover.exists()
         with pytest.raises(NadError, match="another process is writing"), RunStore.open(store.path).writing():
             pass
+
+
+THREADS = """
+import os, sys, time
+import numpy, pyarrow.parquet
+from nad.runs.store import RunStore
+
+def threads():
+    return len(os.listdir("/proc/self/task"))
+
+before = threads()
+store = RunStore.open(sys.argv[1])
+store.write(0, list(store)[0])
+store.grades()
+end = time.monotonic() + 20
+while threads() > before and time.monotonic() < end:
+    time.sleep(0.01)  # the thread that read ahead is Python's own, and over
+assert threads() == before, (before, threads())
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").is_dir(), reason="threads are counted in /proc")
+def test_no_thread_of_the_reader_is_left_that_could_meet_a_python_that_ends(tmp_path: Path) -> None:
+    """Such a thread aborted the process at its exit, 4 times in 80 on a busy machine."""
+    filled(str(tmp_path / "run"))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    subprocess.run([sys.executable, "-c", THREADS, str(tmp_path / "run")], check=True, env=environment)

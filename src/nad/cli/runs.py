@@ -35,10 +35,18 @@ def evaluate_task(
     task: Annotated[str, typer.Option(help="The benchmark; see `nad tasks`.")],
     model: Model = None,
     engine: EngineName = "transformers",
-    n: Annotated[int, typer.Option("-n", "--n", help="Samples a problem.")] = 64,
+    n: Annotated[int | None, typer.Option("-n", "--n", help="Samples a problem. Default: 64.")] = None,
     limit: Annotated[int | None, typer.Option(help="Only the first K problems.")] = None,
-    out: Annotated[str | None, typer.Option(help="Folder or address of the run. Default: runs/TASK-MODEL.")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with a run: what is stored is skipped.")] = False,
+    out: Annotated[
+        str | None,
+        typer.Option(help="Folder or address of the run. Default: runs/TASK-MODEL-tTEMPERATURE-sSEED."),
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with a run: what it has is kept; a larger --limit or -n adds to it.")
+    ] = False,
+    completions: Annotated[
+        str | None, typer.Option(help="Score answers from this JSON Lines file instead of sampling them.")
+    ] = None,
     stop_at: Annotated[
         str, typer.Option(help="none: full answers. A position, distinct or budget: prefixes.")
     ] = "none",
@@ -68,15 +76,18 @@ def evaluate_task(
 ) -> None:
     """Record a run: n graded answers to each problem of a task, with the neurons that wrote them."""
     from nad.cli.options import messages
+    from nad.errors import UsageError
     from nad.neurons.activation import parse_rule
-    from nad.runs.evaluate import Settings, evaluate
+    from nad.runs.completions_file import read_completions
+    from nad.runs.evaluate import evaluate
+    from nad.runs.sampling import Settings
     from nad.stopping import parse_stop
     from nad.types import SamplingParams
 
     messages("", system, raw)
     extra = model_options(trust_remote_code, fold_system, thinking_tag)
     settings = Settings(
-        n=n,
+        n=64 if n is None else n,
         stop=parse_stop(stop_at),
         params=SamplingParams(temperature, top_p, max_tokens, seed),
         rule=parse_rule(activation),
@@ -90,15 +101,19 @@ def evaluate_task(
     from nad.tasks import load_task
 
     loaded_task = load_task(task, data, limit, task_seed, everything, unsafe_code_execution)
+    answers = read_completions(completions, loaded_task, limit) if completions is not None else None
+    if answers and n not in (None, answers.n):
+        raise UsageError(f"{completions} has {answers.n} answers to each problem, not {n}; drop -n")
     from nad.cli.show_generation import status
     from nad.cli.show_runs import eval_progress, run_account
     from nad.engines import load_engine
 
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
-    path = out or f"runs/{task}-{loaded.name.rstrip('/').rpartition('/')[2]}"
+    made = Path(answers.name).stem if answers else f"t{temperature:g}-s{seed}"
+    path = out or f"runs/{task}-{loaded.name.rstrip('/').rpartition('/')[2]}-{made}"
     with eval_progress() as watch:
-        store = evaluate(loaded, loaded_task, path, settings, resume, watch, _note)
+        store = evaluate(loaded, loaded_task, path, settings, resume, watch, _note, answers)
     print("\n".join([*run_account(store), *(f"note: {note}" for note in loaded.notes)]))
 
 

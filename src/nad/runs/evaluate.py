@@ -7,10 +7,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from nad.engines.base import Engine
+from nad.errors import UsageError
+from nad.runs.completions_file import Completions, score_problem
 from nad.runs.folder import Folder
 from nad.runs.grading_process import grader_of
 from nad.runs.growth import Plan, digest_of, resumed
@@ -20,7 +22,7 @@ from nad.runs.sampling import Settings, prompt_tokens, sample_problem
 from nad.runs.store import PENDING, RunStore
 from nad.runs.text_ends import Spans
 from nad.runs.universal_self_consistency import consistency_prompt
-from nad.stopping import Progress, stop_label
+from nad.stopping import Never, stop_label
 from nad.tasks.base import Problem, Task
 
 
@@ -47,34 +49,60 @@ def evaluate(
     resume: bool = False,
     watch: Callable[[EvalProgress], None] = lambda progress: None,
     report: Callable[[str], None] = lambda note: None,
+    completions: Completions | None = None,
 ) -> RunStore:
     """Record a run at `path`, or with `resume` what it lacks: problems, or samples of each, that a larger run has more.
 
     What is damaged or not of this run is moved aside, named to `report` and done again. `engine.rollouts` problems are
     sampled at once. A problem is stored as soon as it is sampled, and graded in another process while others are
-    sampled: a kill loses the problems in hand. Raises UsageError when the settings are not those of the run to resume,
-    NadError when the disk is full.
+    sampled: a kill loses the problems in hand. With `completions` these are the samples, scored and not drawn.
+    Raises UsageError when the settings are not those of the run to resume, NadError when the disk is full.
     """
     problems = task.problems()
+    if completions:
+        settings = _of_completions(settings, completions)
     _check_prompts(engine, task, problems, settings)
-    plan = Plan(manifest_of(engine, task, settings), [p.id for p in problems], [digest_of(p) for p in problems])
+    manifest = replace(manifest_of(engine, task, settings), completions=completions.origin if completions else None)
+    plan = Plan(manifest, [p.id for p in problems], [digest_of(p) for p in problems])
     with Folder(path).only_writer() as lock:
         store = resumed(path, plan, report) if resume else RunStore.create(path, *plan)
         todo = sorted({*range(len(problems))} - {*store.graded(), *store.pending()})
-        clock, spans = _Clock(len(problems), len(todo), watch), Spans(engine.decode)
+        clock, record_of = _Clock(len(problems), len(todo), watch), _maker(engine, task, settings, completions)
 
-        def sampled(index: int, check: Callable[[], None]) -> ProblemRecord:
-            had, tell = store.smaller(index), clock.watcher(index, check)
-            return sample_problem(engine, task, problems[index], settings, spans, tell, had)
+        def made(index: int, check: Callable[[], None]) -> ProblemRecord:
+            return record_of(problems[index], store.smaller(index), clock.watcher(index, check))
 
         with grader_of(task, store, lock) as grader:
             for index in [*store.pending(), *store.with_failed_grades()]:
                 grader.submit(index)
-            for index, record in in_flight(sampled, todo, engine.rollouts):
+            for index, record in in_flight(made, todo, engine.rollouts):
                 store.write(index, record, PENDING)
                 grader.submit(index)
                 clock.finished(index)
     return store
+
+
+Make = Callable[[Problem, ProblemRecord | None, Callable[[int], None]], ProblemRecord]
+"""A problem's record, from the smaller one it has, if any; the last argument hears how many tokens are done."""
+
+
+def _maker(engine: Engine, task: Task, settings: Settings, completions: Completions | None) -> Make:
+    spans = Spans(engine.decode)
+
+    def sampled(problem: Problem, had: ProblemRecord | None, tell: Callable[[int], None]) -> ProblemRecord:
+        return sample_problem(engine, task, problem, settings, spans, lambda p: tell(p.position), had)
+
+    def scored(problem: Problem, had: ProblemRecord | None, tell: Callable[[int], None]) -> ProblemRecord:
+        assert completions is not None
+        return score_problem(engine, task, problem, settings, spans, completions.answers[problem.id], tell)
+
+    return scored if completions else sampled
+
+
+def _of_completions(settings: Settings, completions: Completions) -> Settings:
+    if not isinstance(settings.stop, Never):
+        raise UsageError("answers from a file are whole; drop --stop-at")
+    return replace(settings, n=completions.n)
 
 
 def _check_prompts(engine: Engine, task: Task, problems: Sequence[Problem], settings: Settings) -> None:
@@ -140,13 +168,13 @@ class _Clock:
         self._positions: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def watcher(self, index: int, check: Callable[[], None]) -> Callable[[Progress], None]:
+    def watcher(self, index: int, check: Callable[[], None]) -> Callable[[int], None]:
         """What hears of a problem's tokens; it calls `check` at each."""
 
-        def tell(progress: Progress) -> None:
+        def tell(position: int) -> None:
             check()
             with self._lock:
-                self._positions[index] = progress.position
+                self._positions[index] = position
                 self._tell()
 
         return tell

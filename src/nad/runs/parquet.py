@@ -160,9 +160,13 @@ def unpack_grades(file: Any) -> list[tuple[bool | None, str | None, str | None]]
 
 
 def _read(source: Any, columns: list[str] | None = None) -> pa.Table:
-    """The table, read in this thread: one of Arrow's own could outlive Python, and abort it at its exit."""
+    """The table, read in this thread alone.
+
+    Buffering ahead starts threads of Arrow that hold what belongs to Python, here the file. One that lets go of it
+    while Python ends takes the process down: "terminate called without an active exception".
+    """
     try:
-        with pq.ParquetFile(source) as file:
+        with pq.ParquetFile(source, pre_buffer=False) as file:
             schema = file.schema_arrow
             version = (schema.metadata or {}).get(_VERSION_KEY, b"?").decode("utf-8", "replace")
             if version != str(SCHEMA_VERSION):

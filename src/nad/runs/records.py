@@ -4,7 +4,7 @@ Whatever reads runs (selection, tables, figures) takes a `Run`; `store.py` reads
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from typing import Protocol, runtime_checkable
 
 from nad.neurons.activation import ActivationRule
@@ -58,19 +58,18 @@ class Manifest:
     @property
     def settings(self) -> dict[str, object]:
         """What everything recorded in one run shares, whatever its size."""
-        return self._without(*_CIRCUMSTANCES, *_SIZE)
-
-    @property
-    def comparable(self) -> dict[str, object]:
-        """What two runs share whose answers differ only by the task."""
-        return self._without(*_CIRCUMSTANCES, *_TASK)
+        return {name: value for name, value in asdict(self).items() if name not in (*_CIRCUMSTANCES, *_SIZE)}
 
     @property
     def circumstances(self) -> dict[str, object]:
+        """Where and when the run was made."""
         return {name: getattr(self, name) for name in _CIRCUMSTANCES}
 
-    def _without(self, *names: str) -> dict[str, object]:
-        return {name: value for name, value in asdict(self).items() if name not in names}
+    @property
+    def comparable(self) -> dict[str, object]:
+        """What two runs share whose answers differ by the task alone; the sampling parameters each by its name."""
+        names = {f.name for f in fields(self)} - {*_CIRCUMSTANCES, *_TASK, "params"}
+        return asdict(self.params) | {name: getattr(self, name) for name in sorted(names)}
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

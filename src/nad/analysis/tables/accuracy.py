@@ -129,29 +129,12 @@ def _ordered(columns: set[str]) -> list[str]:
     return paper + sorted(columns - set(paper))
 
 
-def _settings(run: RunDigest) -> dict[str, object]:
-    m = run.manifest
-    return {
-        "n": m.n,
-        "seed": m.params.seed,
-        "temperature": m.params.temperature,
-        "top_p": m.params.top_p,
-        "rule": m.rule,
-        "engine": m.engine,
-        "revision": m.revision,
-        "dtype": m.dtype,
-        "system": m.system,
-        "raw": m.raw,
-        "template_args": m.template_args,
-    }
-
-
 def _blocks(runs: Sequence[RunDigest]) -> list[_Block]:
     """One block for each model and settings; a second run of a task with the same settings opens another."""
     groups: list[list[RunDigest]] = []
     for run in runs:
         for group in groups:
-            same = group[0].manifest.model == run.manifest.model and _settings(group[0]) == _settings(run)
+            same = group[0].manifest.comparable == run.manifest.comparable
             if same and all(other.manifest.task != run.manifest.task for other in group):
                 group.append(run)
                 break
@@ -165,7 +148,7 @@ def _block(group: Sequence[RunDigest], groups: Sequence[Sequence[RunDigest]]) ->
     rivals = [g for g in groups if g[0].manifest.model == model]
     label = model
     if len(rivals) > 1:
-        mine, others = _settings(group[0]), [_settings(g[0]) for g in rivals]
+        mine, others = group[0].manifest.comparable, [g[0].manifest.comparable for g in rivals]
         differing = [f"{key} {value}" for key, value in mine.items() if any(o[key] != value for o in others)]
         label = f"{model} ({', '.join(differing) or f'run {rivals.index(group) + 1}'})"
     tasks = {run.manifest.task: run for run in group}
