@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from nad.engines.base import Engine, LoadOptions
+from nad.engines.base import Engine, LoadOptions, Report, unheard
 from nad.errors import UsageError
 
 ENGINES: Mapping[str, str] = {
@@ -24,7 +24,7 @@ def load_engine(
     dtype: str = "auto",
     fast_cpu: bool | None = None,
     arguments: Mapping[str, str] | None = None,
-    report: Callable[[str], None] = lambda text: None,
+    report: Report = unheard,
 ) -> Engine:
     """An engine for `model`: a hub id, a local folder, a GGUF file, or None for the small default model.
 

