@@ -67,7 +67,9 @@ def test_changed_parameters_are_in_the_spec() -> None:
         ("knn:k=3,k=5", "selector knn:k is given twice"),
         ("knn:3,5", "selector knn:k is given twice"),
         ("dbscan:quantile=2", r"quantile must be in [0, 1], got 2.0"),
-        ("dbscan:quantile=nan", r"quantile must be in [0, 1], got nan"),
+        ("dbscan:quantile=nan", "selector dbscan:quantile must be a finite number, got 'nan'"),
+        ("dbscan:quantile=-inf", "selector dbscan:quantile must be a finite number, got '-inf'"),
+        ("dbscan:1e999", "selector dbscan:quantile must be a finite number, got '1e999'"),
         ("dbscan:min_samples=0", "min_samples must be at least 1"),
     ],
 )
@@ -141,6 +143,8 @@ def test_template_arguments_are_json_or_text() -> None:
     pairs = ["a=true", "b=3", "c=text", 'd="3"', "e=x=y", "f="]
     assert parse_template_args(pairs) == {"a": True, "b": 3, "c": "text", "d": "3", "e": "x=y", "f": ""}
     assert parse_template_args(None) == {}
+    odd = {"n": "NaN", "i": "[Infinity]", "d": "[" * 5000, "l": "9" * 5000}
+    assert parse_template_args([f"{key}={value}" for key, value in odd.items()]) == odd
 
 
 @pytest.mark.parametrize("pair", ["enable_thinking", "=false", ""])
@@ -179,3 +183,11 @@ def test_the_end_of_the_last_line_is_not_part_of_a_prompt(monkeypatch: pytest.Mo
     monkeypatch.setattr("sys.stdin", io.StringIO("two\nlines\n"))
     assert read_prompt("-") == "two\nlines"
     assert read_prompt("as it is\n") == "as it is\n"
+
+
+@pytest.mark.parametrize(
+    "spec", ["self-certainty-vote:power=nan", "deepconf-vote:keep=inf", "self-certainty-vote:-Infinity"]
+)
+def test_no_method_takes_what_is_no_finite_number(spec: str) -> None:
+    with pytest.raises(UsageError, match="must be a finite number, got"):
+        selector(spec)

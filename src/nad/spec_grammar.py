@@ -1,5 +1,6 @@
 """One grammar for all that is named on the command line with parameters: `knn`, `knn@tokens:k=5`, `budget:1000`."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import Field, fields
 from importlib.metadata import entry_points
@@ -53,9 +54,12 @@ def with_entry_points(table: Mapping[str, type[T]], group: str) -> Mapping[str, 
 def _convert(text: str, default: object, where: str) -> object:
     kind = float if isinstance(default, float) else str if isinstance(default, str) else int
     try:
-        return kind(text)
+        value = kind(text)
     except ValueError:
         raise UsageError(f"{where} must be {kind.__name__}, got {text!r}") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UsageError(f"{where} must be a finite number, got {text!r}")
+    return value
 
 
 def spec_of(value: object, table: Mapping[str, type]) -> str:

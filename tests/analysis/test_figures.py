@@ -1,6 +1,9 @@
 """Every figure's numbers from planted runs, and its files."""
 
 import csv
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -186,3 +189,19 @@ def test_without_matplotlib_the_command_is_named(monkeypatch):
     monkeypatch.setattr(canvas, "find_spec", lambda name: None if name == "matplotlib" else name)
     with pytest.raises(NadError, match=r"pip install 'nad\[report\]'"):
         figure_4b(hand_digest())
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "no backend at all", "svg", ""])
+def test_a_notebook_s_backend_neither_breaks_figures_nor_is_changed(backend: str) -> None:
+    """In a process of its own, as a notebook's `!nad figures` is: matplotlib reads $MPLBACKEND once."""
+    draw = (
+        "import os\nfrom nad.analysis.figures.canvas import Drawn, canvas, png\n"
+        "with canvas(2, 2) as (figure, axes):\n    axes[0].plot([1, 2])\n"
+        "data = png(Drawn('name', 'title', 'caption', figure, {}))\n"
+        "import matplotlib\nset_ = matplotlib.rcParams._get('backend')\n"
+        "print(data[1:4].decode(), os.environ['MPLBACKEND'], set_ == 'agg', sep='|')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", draw], env={**os.environ, "MPLBACKEND": backend}, capture_output=True, text=True
+    )
+    assert done.stdout == f"PNG|{backend}|False\n", done.stderr

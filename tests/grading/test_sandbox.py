@@ -304,7 +304,7 @@ def test_without_bubblewrap_the_error_says_how_to_install_it(monkeypatch):
 
 
 def test_a_sandbox_that_does_not_start_grades_nothing_and_says_why(monkeypatch):
-    monkeypatch.setattr(sandbox, "_bubblewrap", lambda limits, root: ["bwrap", "--no-such-option"])
+    monkeypatch.setattr(sandbox, "_bubblewrap", lambda limits, root, packages: ["bwrap", "--no-such-option"])
     assert run_tests("def f(x): return x * 2", DOUBLES).passed is None
     with pytest.raises(NadError, match="no-such-option"):
         check_sandbox(unsafe=False)
@@ -349,7 +349,7 @@ def test_it_also_works_for_an_unprivileged_user():
         package.mkdir()
         (package / "grading").mkdir()
         source = Path(sandbox.__file__).parents[1]
-        for name in ("errors.py", "grading/__init__.py", "grading/sandbox.py", "grading/sandbox_judge.py"):
+        for name in ("errors.py", *(f"grading/{n}.py" for n in ("__init__", "packages", "sandbox", "sandbox_judge"))):
             shutil.copy(source / name, package / name)
         (package / "__init__.py").touch()
         done = subprocess.run(

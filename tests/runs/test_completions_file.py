@@ -73,9 +73,9 @@ def test_scoring_goes_on_where_it_was_and_only_with_the_same_file(file: str, tmp
     assert [r.problem for r in store] == ["p0", "p1"]
     with open(file, "a") as more:
         more.write("\n")
-    with pytest.raises(UsageError, match="completions.sha256 .*, now "):
+    with pytest.raises(UsageError, match=r"completions.sha256 .*, now "):
         evaluate(PlantedEngine(), TASK, path, SETTINGS, resume=True, completions=read_completions(file, TASK, None))
-    with pytest.raises(UsageError, match="n 2, now 64|completions"):
+    with pytest.raises(UsageError, match=r"n 2, now 64|completions"):
         evaluate(PlantedEngine(), TASK, path, SETTINGS, resume=True)
 
 

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -87,10 +87,8 @@ def sitting(tmp_path: Path, path: Path, grading: float = 0.004, rollouts: int = 
         until(lambda: begun.exists() or process.poll() is not None)
         yield Sitting(process, errors)
     finally:
-        try:
+        with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
-        except ProcessLookupError:
-            pass
         process.wait()
 
 

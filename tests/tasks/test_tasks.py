@@ -17,8 +17,9 @@ from benchmark_data import data_file
 
 from nad.cli.main import main
 from nad.errors import NadError, UsageError
+from nad.grading.programs import extract_program
 from nad.tasks import ABOUT, TASKS, Options, load_task
-from nad.tasks.code import CodeTask, extract_code
+from nad.tasks.code import CodeTask, defined_names, wanted
 from nad.tasks.lcb import same_output, unpack_tests
 
 needs_bubblewrap = pytest.mark.skipif(shutil.which("bwrap") is None, reason="needs bubblewrap")
@@ -269,26 +270,6 @@ def test_gpqa_from_the_csv_of_its_authors(tmp_path):
 # Programs
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        ("So:\n```python\nx = 1\n```\ndone", "x = 1\n"),
-        ("```\nx = 1\n```", "x = 1\n"),
-        ("```py\nx = 1\n```\n```python\nx = 2\n```", "x = 2\n"),
-        ("```python\ndef f(x): return x\n```\nUse:\n```python\nprint(f(1))\n```", "def f(x): return x\n"),
-        ("```python\nx = 1\ny = 2", "x = 1\ny = 2"),
-        ("x = 1", "x = 1"),
-        ("    return x + 1\n", "    return x + 1\n"),
-        ("I cannot do it.", None),
-        ("", None),
-        ("<think>```python\nx = 1\n```", None),
-        ("<think>```python\nx = 1\n```</think>```python\nx = 2\n```", "x = 2\n"),
-    ],
-)
-def test_the_program_of_a_text(text, code):
-    assert extract_code(text, ("f",)) == code
-
-
 HUMANEVAL = {
     "task_id": "HumanEval/0",
     "prompt": 'def half(x):\n    return x / 2\n\n\ndef double(x):\n    """Twice x."""\n',
@@ -315,6 +296,29 @@ def test_humaneval_takes_whole_functions_and_the_rest_of_one(tmp_path):
 
 
 @needs_bubblewrap
+def test_a_program_may_import_what_the_benchmark_s_harness_has(tmp_path):
+    human = load_task("humaneval", jsonl(tmp_path / "h.jsonl", HUMANEVAL), limit=1)
+    doubles = "```python\nimport {0} as p\ndef double(x):\n    return x + x\n```"
+    assert human.grade(human.problems()[0], doubles.format("numpy")) is True
+    assert human.grade(human.problems()[0], doubles.format("scipy")) is False
+    row = {"text": "Q", "code": "def double(x): return 2 * x", "task_id": 1, "test_setup_code": ""}
+    mbpp = load_task("mbpp", jsonl(tmp_path / "m.jsonl", {**row, "test_list": ["assert double(2) == 4"]}), limit=1)
+    assert mbpp.grade(mbpp.problems()[0], doubles.format("math")) is True
+    assert mbpp.grade(mbpp.problems()[0], doubles.format("numpy")) is False
+    contest = load_task("lcb_v5", jsonl(tmp_path / "l.jsonl", lcb_row()), limit=1)
+    reads = "```python\nimport numpy as np\nprint(np.int64(input()) * 2)\n```"
+    assert contest.grade(contest.problems()[0], reads) is True
+
+
+@needs_bubblewrap
+def test_an_answer_in_several_blocks_is_graded_as_one_program(tmp_path):
+    task = load_task("lcb_v5", jsonl(tmp_path / "l.jsonl", lcb_row()), limit=1)
+    (problem,) = task.problems()
+    shown = "```python\nn = int(input())\n```\nThen:\n```Python3\nprint(n * 2)\n```\nFor 2 it prints\n```\n4\n```"
+    assert task.grade(problem, shown) is True
+
+
+@needs_bubblewrap
 def test_mbpp_with_classes_setup_and_shadowed_names(tmp_path):
     row = {
         "text": "Add.",
@@ -327,6 +331,7 @@ def test_mbpp_with_classes_setup_and_shadowed_names(tmp_path):
     task = load_task("mbpp", jsonl(tmp_path / "m.jsonl", row), limit=1)
     (problem,) = task.problems()
     assert problem.extra["names"] == ("Pair", "root", "sum")
+    assert wanted(problem) == ("Pair", "sum")
     assert row["test_list"][0] in task.prompt(problem)
     assert task.grade(problem, f"```python\n{row['code']}\n```") is True
     assert task.grade(problem, f"```python\n{row['code']} + 1\n```") is False
@@ -334,17 +339,69 @@ def test_mbpp_with_classes_setup_and_shadowed_names(tmp_path):
     assert task.grade(problem, f"```python\n{cheat}\n```") is False
 
 
+REFERENCES = [("humaneval", "humaneval.jsonl"), ("mbpp", "mbpp_test.jsonl"), ("mbpp_sanitized", "mbpp_sanitized.jsonl")]
+
+
 @needs_bubblewrap
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [("humaneval", "humaneval.jsonl"), ("mbpp", "mbpp_test.jsonl"), ("mbpp_sanitized", "mbpp_sanitized.jsonl")],
-)
+@pytest.mark.parametrize(("name", "file"), REFERENCES)
 def test_all_reference_solutions_pass(name, file):
     task = load_task(name, data_file(file))
     assert isinstance(task, CodeTask)
     with ThreadPoolExecutor(2) as pool:
         passed = list(pool.map(lambda p: task.run(p, str(p.extra["reference"])), task.problems()))
+    assert [p.id for p, ok in zip(task.problems(), passed, strict=True) if ok is not True] == []
+
+
+def answers(program: str, names: tuple[str, ...]) -> dict[str, str]:
+    """A program as models wrap it in Markdown."""
+    program = program.replace("\r\n", "\n").rstrip() + "\n"
+    call = f"print({names[0]})\n"
+    fenced = f"```python\n{program}```\n"
+    listed = "".join(f"   {line}\n" if line.strip() else "\n" for line in fenced.removesuffix("\n").split("\n"))
+    ran = f"Run it:\n```bash\npython a.py\n```\nIt prints:\n```\n4\n```\nand\n```python\n{call}```\nEnd.\n"
+    head, _, rest = program.partition("\ndef ")
+    split = f"First:\n```py\n{head}\n```\nThen:\n```Python3 title=a.py\ndef {rest}```\n" if rest else fenced
+    typed = "".join(f"{'...' if line[:1].isspace() or not line else '>>>'} {line}\n" for line in program.split("\n"))
+    return {
+        "plain": f"Here:\n\n{fenced}\nIt works.",
+        "followed": f"Here:\n\n{fenced}\n{ran}",
+        "preceded": f"Install:\n```sh\npip install it\n```\n```json\n{{}}\n```\n{fenced}{ran}",
+        "listed": f"1. First think.\n2. Then write:\n\n{listed}\n3. Then stop.\n",
+        "tildes": f"~~~py3\n{program}~~~\n{ran}",
+        "cut": f"Here:\n```python\n{program}\n\nprint((",
+        "documented": f'```python\n"""Solves it.\n\n```\n{call}```\n"""\n{program}```\n{ran}',
+        "in Markdown": f"````markdown\n# Solution\n\n{fenced}{ran}````\n",
+        "split": split + ran,
+        "typed": f"```pycon\n{typed}```\n",
+        "Windows": f"Here:\n\n{fenced}\n{ran}".replace("\n", "\r\n"),
+    }
+
+
+@pytest.mark.parametrize("step", [20, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(("name", "file"), REFERENCES)
+def test_reference_solutions_are_found_in_markdown(name, file, step):
+    """Most come back as they are; the others, put together from their parts, define the same."""
+    for problem in load_task(name, data_file(file), unsafe_code_execution=True).problems()[::step]:
+        program, sought = str(problem.extra["reference"]), wanted(problem)
+        for way, text in answers(program, sought).items():
+            found = extract_program(text, sought)
+            assert found is not None, (problem.id, way)
+            assert defined_names(found).issuperset(sought), (problem.id, way)
+            if way in ("plain", "followed", "preceded", "listed", "tildes", "in Markdown", "Windows"):
+                assert found.split() == program.split(), (problem.id, way)
+
+
+@needs_bubblewrap
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("way", ["listed", "cut", "documented", "split", "typed"])
+@pytest.mark.parametrize(("name", "file"), REFERENCES)
+def test_all_reference_solutions_pass_in_markdown(name, file, way):
+    task = load_task(name, data_file(file))
+    texts = [answers(str(p.extra["reference"]), wanted(p))[way] for p in task.problems()]
+    with ThreadPoolExecutor(2) as pool:
+        passed = list(pool.map(task.grade, task.problems(), texts))
     assert [p.id for p, ok in zip(task.problems(), passed, strict=True) if ok is not True] == []
 
 

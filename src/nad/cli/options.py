@@ -1,12 +1,12 @@
 """Options that several commands share, and how their texts are read. Imports nothing heavy."""
 
 import json
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from nad.cli.streams import read_input
 from nad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -48,12 +48,7 @@ Activation = Annotated[
 
 def read_prompt(prompt: str) -> str:
     """The prompt, or for "-" standard input without its last line's end."""
-    if prompt != "-":
-        return prompt
-    try:
-        return sys.stdin.read().removesuffix("\n")
-    except UnicodeDecodeError as error:
-        raise UsageError(f"standard input is not UTF-8 text ({error.reason} at byte {error.start})") from error
+    return read_input().removesuffix("\n") if prompt == "-" else prompt
 
 
 def messages(prompt: str, system: str | None, raw: bool) -> "str | list[Message]":
@@ -78,14 +73,18 @@ def model_options(trust_remote_code: bool, fold_system: bool, thinking_tag: Sequ
 
 
 def parse_template_args(pairs: Sequence[str] | None) -> dict[str, object]:
-    """KEY=VALUE pairs; a value that is JSON (true, 3, "x") is read as such, any other is a text."""
+    """KEY=VALUE pairs; a value that is JSON (true, 3, "x") is read as such, any other (NaN, too) is a text."""
     found: dict[str, object] = {}
     for pair in pairs or ():
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise UsageError(f"--template-arg must be KEY=VALUE, got {pair!r}")
         try:
-            found[key] = json.loads(value)
-        except json.JSONDecodeError:
+            found[key] = json.loads(value, parse_constant=_no_constant)
+        except (ValueError, RecursionError):  # a number too long, or brackets too deep
             found[key] = value
     return found
+
+
+def _no_constant(name: str) -> object:
+    raise ValueError(f"{name} is not JSON")

@@ -3,6 +3,7 @@
 import shlex
 import sys
 from pathlib import Path
+from shutil import get_terminal_size
 from typing import Annotated
 
 import typer
@@ -104,15 +105,15 @@ def evaluate_task(
     answers = read_completions(completions, loaded_task, limit) if completions is not None else None
     if answers and n not in (None, answers.n):
         raise UsageError(f"{completions} has {answers.n} answers to each problem, not {n}; drop -n")
-    from nad.cli.show_generation import status
-    from nad.cli.show_runs import eval_progress, run_account
+    from nad.cli.progress import eval_progress, status
+    from nad.cli.show_runs import run_account
     from nad.engines import load_engine
 
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     made = Path(answers.name).stem if answers else f"t{temperature:g}-s{seed}"
     path = out or f"runs/{task}-{loaded.name.rstrip('/').rpartition('/')[2]}-{made}"
-    with eval_progress() as watch:
+    with eval_progress(settings.stop.latest or max_tokens) as watch:
         store = evaluate(loaded, loaded_task, path, settings, resume, watch, _note, answers)
     print("\n".join([*run_account(store), *(f"note: {note}" for note in loaded.notes)]))
 
@@ -138,7 +139,7 @@ def select(
         raise UsageError("--json and --csv exclude each other; drop one")
     selectors = [parse_selector(spec) for spec in selector] if selector else default_selectors()
     stops = parse_stops(at)
-    from nad.cli.show_generation import status
+    from nad.cli.progress import status
     from nad.cli.show_runs import comparison_csv, comparison_json, comparison_text
 
     store = open_run(run, partial)
@@ -146,8 +147,10 @@ def select(
         _note(f"{len(missing)} of {len(store.problems)} problems are not there yet")
     with status("reading the run"):
         comparison = reselect(store, selectors, stops)
-    show = comparison_json if as_json else comparison_csv if as_csv else comparison_text
-    print(show(comparison))
+    if as_json or as_csv:
+        print(comparison_json(comparison) if as_json else comparison_csv(comparison))
+    else:
+        print(comparison_text(comparison, get_terminal_size().columns if sys.stdout.isatty() else None))
 
 
 def _note(text: str) -> None:

@@ -1,7 +1,6 @@
 """`nad score`: the neurons that given texts activate, and the choice among the texts of one prompt."""
 
 import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from nad.cli.streams import read_input
 from nad.engines.base import Engine
 from nad.errors import NadError, UsageError
 from nad.grading.answers import extract_answer
@@ -55,7 +55,7 @@ def read_lines(file: str) -> list[Line]:
     if file != "-" and not Path(file).is_file():
         raise UsageError(f"no file {file!r}; name a JSON Lines file of {_FORMS}, or - for standard input")
     try:
-        text = (sys.stdin.read() if file == "-" else Path(file).read_text(encoding="utf-8")).removeprefix(BOM)
+        text = (read_input() if file == "-" else Path(file).read_text(encoding="utf-8")).removeprefix(BOM)
     except UnicodeDecodeError as error:
         raise UsageError(f"{file} is not UTF-8 text ({error.reason} at byte {error.start})") from error
     lines = [_parse(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]

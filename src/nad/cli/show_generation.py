@@ -2,44 +2,42 @@
 
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 
-from rich.console import Console
-
+from nad.cli.progress import for_terminal, line
 from nad.decoding import Finished, Progressed, Request, Text, stream
 from nad.engines.base import Engine
 from nad.engines.model_files import DEFAULT
+from nad.stopping import Progress
 from nad.types import Group, Result
-
-
-@contextmanager
-def status(text: str = "starting") -> Iterator[Callable[[str], None]]:
-    """A line on the terminal that says what takes long; silent when standard error is no terminal."""
-    with Console(stderr=True).status(text) as line:
-        yield line.update
 
 
 def generate_on_terminal(engine: Engine, request: Request, quiet: bool) -> Result:
     """Run a request. Unless `quiet`, its text streams to standard output, a short account follows on standard error."""
-    events = stream(engine, request)
-    with status("sampling") as report:
-        limit = f" of {request.stop.latest}" if request.stop.latest else ""
-        for event in events:
-            if not isinstance(event, Progressed):
-                break
-            p = event.progress
-            report(f"sampling {p.n} answers: token {p.position}{limit}, {p.distinct} distinct")
-    for event in events:
-        if isinstance(event, Finished):
-            result = event.result
-        elif isinstance(event, Text) and not quiet:
-            sys.stdout.write(event.text)
-            sys.stdout.flush()
+    written = 0
+    with line(f"sampling {request.n} answers") as progress:
+        for event in stream(engine, request):
+            if isinstance(event, Finished):
+                result = event.result
+            elif isinstance(event, Text) and event.rank == 0:
+                written += len(event.text)
+                if not quiet and sys.stdout.isatty():
+                    progress.clear()  # the text is progress enough, and goes to the same place
+                else:
+                    progress.show(f"writing the chosen answer: {written:,} characters")
+                if not quiet:
+                    sys.stdout.write(event.text)
+                    sys.stdout.flush()
+            elif isinstance(event, Progressed):
+                progress.show(_sampling(event.progress, request))
     if not quiet:
         print(flush=True)
-        print("\n" + "\n".join(account(result)), file=sys.stderr)
+        print(f"\n{for_terminal(account(result))}", file=sys.stderr)
     return result
+
+
+def _sampling(progress: Progress, request: Request) -> str:
+    limit = f" of {request.stop.latest}" if request.stop.latest else ""
+    return f"sampling {progress.n} answers: token {progress.position}{limit}, {progress.distinct} distinct"
 
 
 def account(result: Result) -> list[str]:

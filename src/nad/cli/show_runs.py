@@ -1,39 +1,16 @@
-"""How a run being recorded looks on a terminal, and how the table of `nad select` does as text, JSON and CSV."""
+"""What a recorded run holds, in a few lines, and how the table of `nad select` does as text, JSON and CSV."""
 
 import csv
 import io
-import json
+import textwrap
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, fields
-
-from rich.console import Console
+from typing import Any
 
 from nad.analysis.comparison import Comparison, ComparisonRow, LengthMatched
-from nad.runs.evaluate import EvalProgress
+from nad.cli.streams import to_json
 from nad.runs.store import RunStore
-
-
-@contextmanager
-def eval_progress() -> Iterator[Callable[[EvalProgress], None]]:
-    """A line with the problems done, the token of the one in hand and the time left; only on a terminal."""
-    with Console(stderr=True).status("sampling") as line:
-        yield lambda p: line.update(_progress_line(p))
-
-
-def _progress_line(progress: EvalProgress) -> str:
-    left = "" if progress.seconds_left is None else f", {duration(progress.seconds_left)} left"
-    place = "of the next" if progress.in_hand == 1 else f"of the furthest of {progress.in_hand} in hand"
-    return f"{progress.done} of {progress.total} problems, token {progress.position} {place}{left}"
-
-
-def duration(seconds: float) -> str:
-    """`45 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def run_account(store: RunStore) -> list[str]:
@@ -59,7 +36,7 @@ def run_account(store: RunStore) -> list[str]:
 
 def comparison_json(comparison: Comparison) -> str:
     """The object `nad select --json` prints; its keys are a public contract (docs/reference.md)."""
-    return json.dumps(asdict(comparison), ensure_ascii=False)
+    return to_json(asdict(comparison))
 
 
 def comparison_csv(comparison: Comparison) -> str:
@@ -72,27 +49,55 @@ def comparison_csv(comparison: Comparison) -> str:
     return out.getvalue().rstrip("\n")
 
 
-def comparison_text(comparison: Comparison) -> str:
-    """The table for people: what does not apply stands below it, with the reason."""
+def comparison_text(comparison: Comparison, columns: int | None = None) -> str:
+    """The table for people: what does not apply stands below it, with the reason.
+
+    On a terminal with few `columns` the table leaves some of its own out, and says which.
+    """
     manifest = comparison.manifest
-    lines = [
+    head = [
         f"{manifest.task}, {manifest.model}, {comparison.problems} problems x {manifest.n} samples",
         "accuracy with 95 % intervals (bootstrap over problems); vs avg: paired difference to the mean answer",
         "",
     ]
     shown = [row for row in comparison.rows if row.accuracy is not None]
-    lines += _aligned([_HEADER, *map(_cells, shown)])
+    table, left_out = _fitted([_HEADER, *map(_cells, shown)], columns)
+    notes = []
+    if left_out:
+        notes.append(f"no room for {', '.join(left_out)}: a wider terminal, --csv or --json shows them")
     if matched := [m for m in comparison.length_matched if m.minact is not None]:
-        lines += [
+        notes += [
             "",
             "minact among samples of matched length (is it more than shortest?)",
             *map(_matched_line, matched),
         ]
-    lines += _not_shown(comparison)
-    return "\n".join(lines)
+    notes += _not_shown(comparison)
+    return "\n".join([*_wrapped(head, columns), *table, *_wrapped(notes, columns)])
+
+
+def _wrapped(lines: Iterable[str], columns: int | None) -> list[str]:
+    if columns is None:
+        return list(lines)
+    options: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False, "subsequent_indent": "  "}
+    return [textwrap.fill(line, max(20, columns), **options) for line in lines]
+
+
+def _fitted(table: Sequence[Sequence[str]], columns: int | None) -> tuple[list[str], list[str]]:
+    """The table in lines that are no longer than `columns`, and the heads of what was left out for it."""
+    kept, left_out = list(range(len(_HEADER))), []
+    lines = _aligned(table)
+    for place in _DISPENSABLE:
+        if columns is None or max(map(len, lines)) <= columns:
+            break
+        kept.remove(place)
+        left_out.append(_HEADER[place])
+        lines = _aligned([[row[i] for i in kept] for row in table])
+    return lines, list(dict.fromkeys(left_out))
 
 
 _HEADER = ("method", "stop", "accuracy", "95 %", "vs avg", "95 %", "sampled", "saved", "computed", "distinct", "AUROC")
+_DISPENSABLE = (9, 8, 6, 7, 5, 3, 10, 4)
+"""Places in the header, the first to be left out first."""
 
 
 def _cells(row: ComparisonRow) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from nad.cli.streams import entry_text
 from nad.errors import UsageError
 
 
@@ -33,7 +34,7 @@ def _list() -> None:
     from nad.tasks import ABOUT, task_names
 
     for name in task_names():
-        print(f"{name:<16} {ABOUT.get(name, 'from an installed package')}")
+        print(entry_text(name, [ABOUT.get(name, "from an installed package")], 16))
 
 
 def _show(name: str, data: Path | None, index: int, seed: int) -> None:

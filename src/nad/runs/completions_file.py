@@ -148,7 +148,7 @@ def score_problem(
         samples=tuple(samples),
         computed_tokens=int(prefix_curve([s.completion.tokens for s in samples]).computed[-1]),
         prompt=prompt,
-        thinking=opens_thinking(engine, tokens),
+        thinking=opens_thinking(engine.decode(tokens), engine.thinking_tags),
     )
     return asked_for_consistency(engine, record, settings)
 

@@ -9,17 +9,14 @@ give them; both ask for one block of code, from which the program is taken.
 """
 
 import ast
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from nad.grading.programs import extract_program, joined
 from nad.grading.sandbox import Limits, Tests, check_sandbox, run_tests
 from nad.tasks.base import Options, Problem, Task
 from nad.tasks.source import Row, Source, load_problems, sha256
-from nad.thinking import after_thinking
 
-_BLOCK = re.compile(r"```[ \t]*(?:python|py|python3|Python)?[ \t]*\n(.*?)(?:```|\Z)", re.DOTALL)
-_FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 _HUMANEVAL = (
     "Complete the following Python function. Answer with the whole function, and what it needs, in one block of code "
     "that begins with ```python.\n\n```python\n{question}```"
@@ -32,12 +29,16 @@ _MBPP = (
 
 @dataclass(frozen=True)
 class CodeTask:
-    """Each problem's `extra` holds what sandbox.Tests takes, `head` and `setup` around the program, and `reference`."""
+    """Each problem's `extra` holds what sandbox.Tests takes, `head` and `setup` around the program, and `reference`.
+
+    `packages` is what programs may import beside the standard library: what the benchmark's own harness has.
+    """
 
     name: str
     items: tuple[Problem, ...]
     template: str
     unsafe: bool = False
+    packages: tuple[str, ...] = ()
     limits: Limits = Limits()
     votes: bool = False
 
@@ -52,7 +53,7 @@ class CodeTask:
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """The program; programs are not voted on."""
-        return extract_code(text, names(problem))
+        return extract_program(text, wanted(problem))
 
     def grade(self, problem: Problem, text: str) -> bool | None:
         found = self.answer(problem, text)
@@ -62,7 +63,7 @@ class CodeTask:
         """Whether a program passes. HumanEval's prompt comes before it, MBPP's `setup` (which may use it) after."""
         tests = Tests(str(problem.extra["tests"]), names(problem), str(problem.extra["before"]))
         whole = joined(str(problem.extra["head"]), program, str(problem.extra["setup"]))
-        return run_tests(whole, tests, self.limits, self.unsafe).passed
+        return run_tests(whole, tests, self.limits, self.unsafe, self.packages).passed
 
 
 def names(problem: Problem) -> tuple[str, ...]:
@@ -71,33 +72,10 @@ def names(problem: Problem) -> tuple[str, ...]:
     return tuple(found)
 
 
-def extract_code(text: str, names: Sequence[str] = ()) -> str | None:
-    """The program of a text: its last block of code that defines one of `names`, else its last block.
-
-    A block that never closes goes to the end. A text without blocks is a program if it is Python, alone or as the
-    rest of a function whose head stood in the prompt. None: there is no program, or the thinking block never closes.
-    """
-    final = after_thinking(text)
-    if final is None:
-        return None
-    if blocks := [block for block in _BLOCK.findall(final) if block.strip()]:
-        defining = [block for block in blocks if any(re.search(rf"\b(def|class) {n}\b", block) for n in names)]
-        return str((defining or blocks)[-1])
-    return final if final.strip() and (_is_python(final) or _is_python(f"def f():\n{final}")) else None
-
-
-def joined(*parts: str) -> str:
-    """One program of several parts; what Python wants first of all comes first."""
-    whole = "\n".join(parts)
-    return "\n".join([*_FUTURE.findall(whole), _FUTURE.sub("", whole)])
-
-
-def _is_python(text: str) -> bool:
-    try:
-        ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return False
-    return True
+def wanted(problem: Problem) -> tuple[str, ...]:
+    """What the program must define: of the reference's names those that the tests use, or what sets them up."""
+    setup, reference = str(problem.extra["setup"]), str(problem.extra["reference"])
+    return tuple(sorted((set(names(problem)) - defined_names(setup)) | (defined_names(reference) & _used(setup))))
 
 
 def defined_names(code: str) -> set[str]:
@@ -157,12 +135,16 @@ def _sanitized(row: Row, index: int) -> Problem:
 
 
 def _loader(
-    name: str, source: Source, problem: Callable[[Row, int], Problem], template: str
+    name: str,
+    source: Source,
+    problem: Callable[[Row, int], Problem],
+    template: str,
+    packages: tuple[str, ...] = (),
 ) -> Callable[[Options], Task]:
     def load(options: Options) -> Task:
         check_sandbox(options.unsafe_code_execution)
         items = load_problems(name, source, problem, options)
-        return CodeTask(name, items, template, options.unsafe_code_execution)
+        return CodeTask(name, items, template, options.unsafe_code_execution, packages)
 
     return load
 
@@ -180,7 +162,7 @@ SANITIZED = Source(
 )
 
 TASKS: Mapping[str, Callable[[Options], Task]] = {
-    "humaneval": _loader("humaneval", HUMANEVAL, _humaneval, _HUMANEVAL),
+    "humaneval": _loader("humaneval", HUMANEVAL, _humaneval, _HUMANEVAL, ("numpy",)),
     "mbpp": _loader("mbpp", MBPP, _mbpp, _MBPP),
     "mbpp_sanitized": _loader("mbpp_sanitized", SANITIZED, _sanitized, _MBPP),
 }

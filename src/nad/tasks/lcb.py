@@ -21,9 +21,9 @@ from decimal import Decimal, InvalidOperation
 from typing import Any
 
 from nad.errors import NadError
+from nad.grading.programs import extract_program, joined
 from nad.grading.sandbox import Limits, Tests, check_sandbox, run_inputs, run_tests
 from nad.tasks.base import Options, Problem, Task
-from nad.tasks.code import extract_code, joined
 from nad.tasks.source import Row, Source, check_size, read_rows, sha256
 
 FIRST, LAST = "2024-10-01", "2025-02-01"
@@ -70,11 +70,15 @@ for arguments, expected in json.loads({cases!r}):
 
 @dataclass(frozen=True)
 class LiveCodeBench:
-    """Each problem's `extra` holds its hub columns. The limits are for one input, or for all calls of a class."""
+    """Each problem's `extra` holds its hub columns. The limits are for one input, or for all calls of a class.
+
+    `packages` is what programs may import beside the standard library: the benchmark's own harness loads numpy.
+    """
 
     name: str
     items: tuple[Problem, ...]
     unsafe: bool = False
+    packages: tuple[str, ...] = ("numpy",)
     stdin_limits: Limits = Limits(wall_s=24, cpu_s=8, memory=2 << 30)
     call_limits: Limits = Limits(wall_s=90, cpu_s=30, memory=2 << 30)
     votes: bool = False
@@ -95,7 +99,7 @@ class LiveCodeBench:
 
     def answer(self, problem: Problem, text: str) -> str | None:
         """The program; programs are not voted on."""
-        return extract_code(text, ("Solution",) if problem.extra["starter_code"] else ())
+        return extract_program(text, ("Solution",) if problem.extra["starter_code"] else ())
 
     def grade(self, problem: Problem, text: str) -> bool | None:
         program = self.answer(problem, text)
@@ -111,11 +115,12 @@ class LiveCodeBench:
         entry = f"\ndef nad_solve(*arguments):\n    return Solution().{method}(*arguments)\n"
         values = [[[json.loads(a) for a in c["input"].split("\n") if a], json.loads(c["output"])] for c in cases]
         tests = Tests(_CASES.format(cases=json.dumps(values)), ("nad_solve",))
-        return run_tests(joined(_PRELUDE, program, entry), tests, self.call_limits, self.unsafe).passed
+        return run_tests(joined(_PRELUDE, program, entry), tests, self.call_limits, self.unsafe, self.packages).passed
 
     def _stdin(self, program: str, cases: Sequence[Mapping[str, str]]) -> bool | None:
         inputs = [case["input"] for case in cases]
-        outputs, verdict = run_inputs(joined(_PRELUDE, program), inputs, self.stdin_limits, self.unsafe)
+        whole = joined(_PRELUDE, program)
+        outputs, verdict = run_inputs(whole, inputs, self.stdin_limits, self.unsafe, self.packages)
         if outputs is None:
             return verdict.passed
         return all(same_output(o, case["output"]) for o, case in zip(outputs, cases, strict=True))

@@ -2,10 +2,13 @@
 
 import csv
 import io
+import os
+import sys
 import textwrap
 from collections.abc import Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,20 +68,37 @@ def require_libraries() -> None:
 @contextmanager
 def _style() -> "Iterator[None]":
     """Our settings, whatever the user's are; some count when a figure is made, some when it is written."""
-    import matplotlib
-
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **_STYLE, "backend": "agg"}):
+    matplotlib = _matplotlib()
+    # A context does not take the backend back, and we need none: a figure has its canvas.
+    default = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
+    with matplotlib.rc_context({**default, **_STYLE}):
         yield
+
+
+def _matplotlib() -> Any:
+    """matplotlib. Importing it fails where $MPLBACKEND names a backend that is not here, as below a notebook."""
+    named = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
+    try:
+        matplotlib = import_module("matplotlib")
+    finally:
+        if named is not None:
+            os.environ["MPLBACKEND"] = named
+    if named:
+        with suppress(ValueError):
+            matplotlib.rcParams["backend"] = named
+    return matplotlib
 
 
 @contextmanager
 def canvas(width: float, height: float, columns: int = 1, rows: int = 1) -> "Iterator[tuple[Figure, list[Axes]]]":
     """An empty figure of this size in inches with its axes, row by row; drawn in our style, without global state."""
     require_libraries()
-    from matplotlib.figure import Figure
-
     with _style():
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
+
         figure = Figure(figsize=(width, height), layout="constrained")
+        FigureCanvasAgg(figure)
         axes = figure.subplots(rows, columns, squeeze=False)
         yield figure, list(axes.flat)
 

@@ -16,6 +16,7 @@ from torch import nn
 from transformers import PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
+from nad.engines.base import Report
 from nad.engines.model_files import ADAPTER, DEFAULT, DEFAULT_DIGEST, ModelFiles, locate
 from nad.engines.transformers.load_errors import failures_named
 from nad.engines.transformers.model_checks import check_configuration, model_file
@@ -41,9 +42,7 @@ class LoadedModel:
     weights_digest: str | None = None
 
 
-def load(
-    name: str | None, device: str, dtype: str, report: Callable[[str], None], trust_remote_code: bool = False
-) -> LoadedModel:
+def load(name: str | None, device: str, dtype: str, report: Report, trust_remote_code: bool = False) -> LoadedModel:
     """The model called `name`. Raises UsageError for a wrong name, NadError for what cannot be loaded."""
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
@@ -129,10 +128,8 @@ def choose_device(name: str) -> torch.device:
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
-        torch.empty(0, dtype=torch.float64, device=device)
-        if device.type == "meta":  # it computes nothing
-            raise TypeError
-    except (RuntimeError, AssertionError, TypeError):
+        torch.zeros(1, dtype=torch.float64, device=device).item()  # what is on "meta" has no value
+    except (RuntimeError, AssertionError, TypeError, ImportError):
         raise UsageError(f"device {name!r} is not available here; allowed: auto, cpu, cuda, cuda:N") from None
     return device
 
