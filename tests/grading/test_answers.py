@@ -112,6 +112,7 @@ def test_the_answer_of_a_text(text, answer):
         ("It is 50%", "50%"),
         ("He wakes up at 6:30 am", "6:30 am"),
         ("The answer is twelve.", "twelve"),
+        (r"The answer is $2\sqrt{3}$", r"2\sqrt{3}"),
     ],
 )
 def test_the_last_number_where_a_number_is_asked_for(text, answer):

@@ -53,7 +53,7 @@ REPEATED = [
 ]
 
 TEXTS = [
-    *(head + white * LENGTH + "B" for white in WHITE for head in ("", "Answer:", "The answer is")),
+    *(head + white * LENGTH + "B" for white in WHITE for head in ("", "Answer:")),
     *(repeated * (LENGTH // len(repeated)) + "x 5}" for repeated in REPEATED),
 ]
 

@@ -113,7 +113,8 @@ def _number_said(line: str) -> str | None:
         ):
             return number[1]
     if number := _at_start(same):
-        return number[1]
+        goes_on = re.match(r"\\(?:sqrt|pi)|[A-Za-z](?![A-Za-z])", same[number.end() :])
+        return (_formula(line) if goes_on else None) or number[1]
     in_words = clause.strip(" *`\"'.,;")
     return _formula(line) or (in_words if re.match("[A-Za-z]", in_words) and quantity(in_words) else None)
 

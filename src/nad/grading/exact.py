@@ -6,12 +6,12 @@ from functools import lru_cache
 
 from nad.grading.form_equality import Judge, same
 from nad.grading.forms import TooDeep, read
-from nad.grading.notation import LONGEST, plain, spelling
+from nad.grading.notation import LONGEST, plain, spelling, unwrapped_text
 from nad.grading.numbers import quantity, same_number, split_unit
 
 _FUNCTION_NAMES = (
     "sin cos tan cot sec csc sinh cosh tanh coth arcsin arccos arctan arcsec arccsc arccot asin acos atan sqrt log ln "
-    "exp pi min max gcd lcm det infty infinity mod theta alpha beta lambda phi frac"
+    "exp pi min max gcd lcm det infty infinity inf mod theta alpha beta lambda phi frac"
 )
 _FUNCTIONS = frozenset(_FUNCTION_NAMES.split())
 _SYMBOL = re.compile(r"\(?(?:[A-DF-HJ-Za-df-hj-z]|\\(?:alpha|beta|gamma|theta|lambda|phi|emptyset))\)?")
@@ -37,7 +37,7 @@ def judged(gold: str, answer: str, judge: Judge) -> bool | None:
     if (_whole(gold) or _whole(answer)) and decide_formulas(plain(gold), plain(answer)):
         return True
     try:
-        return same(read(plain(gold)), read(plain(answer)), judge)
+        return same(read(unwrapped_text(gold)), read(unwrapped_text(answer)), judge)
     except TooDeep:
         return None
 
@@ -106,11 +106,16 @@ def _same_times(one: str, other: str) -> bool | None:
     """6:00 is 6 pm, where nobody says which half of the day, and 6; 3:20 is a time and not the ratio 6:40."""
     first, second = _clock(one), _clock(other)
     if first and second:
-        return first[:2] == second[:2] and (not first[2] or not second[2] or first[2] == second[2])
+        afternoon = {first[2], second[2]} == {"p", ""} and abs(first[0] - second[0]) == 12
+        return first[1] == second[1] and (afternoon or _same_hours(first, second))
     if not first and not second:
         return None
     time, number = first or second, quantity(one if second else other)
     return None if number is None or time is None else time[1] == 0 and number.value == time[0]
+
+
+def _same_hours(one: tuple[int, int, str], other: tuple[int, int, str]) -> bool:
+    return one[0] == other[0] and (not one[2] or not other[2] or one[2] == other[2])
 
 
 def _same_numbers(one: str, other: str) -> bool | None:
@@ -128,7 +133,9 @@ def _ratio(text: str) -> tuple[Fraction, ...] | None:
 
 
 def _same_ratios(one: str, other: str) -> bool | None:
-    """3:2 is 6:4, and the fraction 3/2; a ratio against a formula is left to algebra."""
+    """3:2 is 6:4, 6 to 4, and the fraction 3/2; against a formula it is left to algebra, and 5 to 10 is a range."""
+    if ":" not in one + other:
+        return None
     first, second = _ratio(one), _ratio(other)
     return None if first is None or second is None else first == second
 
@@ -153,7 +160,7 @@ def _same_digits(one: str, other: str) -> bool | None:
 
 def _same_symbols(one: str, other: str) -> bool | None:
     """Two letters that are not the same, or a letter and a number."""
-    numbers, symbols = [quantity(t) for t in (one, other)], [_SYMBOL.fullmatch(t) for t in (one, other)]
+    numbers, symbols = [quantity(t) for t in (one, other)], [_SYMBOL.fullmatch(spelling(t)) for t in (one, other)]
     return False if all(n or s for n, s in zip(numbers, symbols, strict=True)) else None
 
 

@@ -77,8 +77,10 @@ _LABEL = re.compile(
     r"(?:\\text\s?\{([A-Za-z ]+):\s?\}|\\text\s?\{([A-Za-z ]+)\}\s?:|([A-Za-z][A-Za-z ]{2,}):)\s?(.+)", re.DOTALL
 )
 _MATRIX = re.compile(r"\\begin\{([pb]?matrix|array)\}(?:\{[lcr|]*\})?(.*)\\end\{\1\}", re.DOTALL)
+_ARGUMENT = r"(?:[A-Za-z]|-?\d+)"
 _NAME = re.compile(
-    r"(?:\\?[A-Za-z]+\s?)?(?:\\[a-zA-Z]+|[A-Za-z])'*(?:_(?:\w|\{\w+\}))?'*(?:\^\{?-1\}?)?(?:\((?:[A-Za-z](?:,\s?)?)+\))?"
+    r"(?:(?:\\angle|\\triangle|(?!(?:sin|cos|tan|cot|sec|csc|log|ln|exp|sqrt)\b)[A-Za-z]+)\s?)?(?:\\[a-zA-Z]+|[A-Za-z])'*"
+    rf"(?:_(?:\w|\{{\w+\}}))?'*(?:\^\{{?-1\}}?)?(?:\({_ARGUMENT}(?:,\s?{_ARGUMENT})*\))?|P\([^()]*\)"
 )
 _SYMBOL = re.compile(r"\\?[A-Za-z]+(?:_(?:\w|\{\w+\}))?")
 _RELATIONS = ("=", "<", ">", "\\leq", "\\geq", "\\in", "\\to", "\\equiv", "\\approx")

@@ -12,14 +12,14 @@ from typing import Any
 from latex2sympy2_extended.latex2sympy2 import NormalizationConfig, latex2sympy, normalize_latex
 from math_verify.errors import TimeoutException
 from math_verify.utils import timeout
-from sympy import Expr, MatrixBase, Rational, S, Symbol, nsimplify, simplify, zoo
+from sympy import Expr, I, MatrixBase, Rational, S, nsimplify, simplify, zoo
 from sympy.core.evalf import PrecisionExhausted
 
 from nad.grading.exact import decide_formulas, judged, words
 from nad.grading.form_equality import Judge
 from nad.grading.forms import Equation
 from nad.grading.numbers import quantity, rounds, split_unit
-from nad.grading.units import scale
+from nad.grading.units import Unit, scale
 
 LIMIT_S = 5
 """Longest time for reading a formula, and for comparing two."""
@@ -33,7 +33,7 @@ _CONFIG = NormalizationConfig(
 )
 _FUNCTIONS = re.compile(
     r"(?<![\\A-Za-z])(arcsin|arccos|arctan|sinh|cosh|tanh|sin|cos|tan|cot|sec|csc|ln|log|exp|sqrt|pi|theta|alpha|beta|"
-    r"infty|infinity)(?![a-z])"
+    r"infty|infinity|inf)(?![a-z])"
 )
 _CAPITAL = re.compile(r"\\[A-Za-z]+|([A-DF-HJ-Z])(?:_(?:(\w)|\{(\w+)\}))?(?![(_])")
 """latex2sympy makes small letters of capitals: R and r would be one variable."""
@@ -59,20 +59,31 @@ def _same_formulas(one: str, other: str) -> bool | None:
     decided = decide_formulas(one, other)
     if decided is not None:
         return decided
-    (first, unit, percent), (second, other_unit, other_percent) = split_unit(one), split_unit(other)
-    factor = scale(unit, other_unit)
-    if factor is None:
-        return False
     complex_ = _has_i(one) or _has_i(other)
     try:
-        a, b = parsed(first, complex_), parsed(second, complex_)
+        a, unit, percent = _measured(one, complex_)
     except Unreadable:
+        return None  # a right answer is a formula, whether it can be read or not
+    try:
+        b, other_unit, other_percent = _measured(other, complex_)
+    except Unreadable:
+        return False
+    factor = scale(unit, other_unit)
+    if factor is None:
         return False
     verdict = _equal(a * _rational(factor), b)
     if verdict is False and percent != other_percent:
         a, b = (a / 100, b) if percent else (a, b / 100)
         verdict = _equal(a, b)
-    return True if verdict is False and _stands_for(first, second, a, b) else verdict
+    return True if verdict is False and _stands_for(one, other, a, b) else verdict
+
+
+def _measured(text: str, complex_: bool) -> tuple[Any, Unit | None, bool]:
+    """A formula, its unit, and whether it is a percentage. Raises what `parsed` raises."""
+    if number := quantity(text):
+        return _rational(number.value), number.unit, number.percent
+    bare, unit, percent = split_unit(text)
+    return parsed(bare, complex_), unit, percent
 
 
 def _stands_for(first: str, second: str, a: Any, b: Any) -> bool:
@@ -135,7 +146,7 @@ def _read(latex: str, complex_: bool) -> Any:
     found = found.doit()
     if not isinstance(found, Expr | MatrixBase) or found.has(zoo, S.NaN):
         raise Unreadable(latex)
-    return found
+    return found.subs({symbol: I for symbol in found.free_symbols if str(symbol) == "i"})
 
 
 def _latex(text: str) -> str:
@@ -143,7 +154,7 @@ def _latex(text: str) -> str:
     text = re.sub(r"\\text\s?\{\s?([A-Za-z])\s?\}", r"\1", text.replace("°", "").replace("$", ""))
     text = re.sub(r"(?<=\d),(?=\d{3}(?!\d))", "", text)
     text = _CAPITAL.sub(lambda found: _renamed(found) if found[1] else found[0], text)
-    text = _FUNCTIONS.sub(lambda found: "\\infty " if found[1] == "infinity" else f"\\{found[1]} ", text)
+    text = _FUNCTIONS.sub(lambda found: "\\infty " if found[1].startswith("inf") else f"\\{found[1]} ", text)
     text = re.sub(r"\\sqrt\s?\(([^()]*)\)", r"\\sqrt{\1}", text)
     text = re.sub(r"\^\s?(-?\d+|-[A-Za-z])(?![\d}])", r"^{\1}", text)
     text = re.sub(r"(?<![\d.])(\d*)\.(\d+)", _as_fraction, text)
@@ -195,7 +206,7 @@ def _decided(difference: Expr) -> bool | None:
 
 def _surely_nonzero(number: Expr) -> bool:
     try:
-        return abs(number.evalf(_DIGITS, maxn=400, strict=True)) > 0
+        return bool(abs(number.evalf(_DIGITS, maxn=400, strict=True)).evalf() > 0)
     except (PrecisionExhausted, TypeError, ValueError):  # too close to zero to tell, or not a number
         return False
 
@@ -213,13 +224,8 @@ def _values(formula: Expr) -> tuple[Any, ...]:
 
 def _different_somewhere(a: Expr, b: Expr) -> bool:
     """Whether two formulas have clearly different values at one of the points."""
-    if a.has(Symbol("i")) or b.has(Symbol("i")):
-        return False
     for one, other in zip(_values(a), _values(b), strict=True):
-        if (
-            one.is_comparable
-            and other.is_comparable
-            and abs(one - other) > Rational(1, 10**15) * (1 + abs(one) + abs(other))
-        ):
+        apart, size = abs(one - other).evalf(), (1 + abs(one) + abs(other)).evalf()
+        if apart.is_comparable and size.is_comparable and apart > Rational(1, 10**15) * size:
             return True
     return False

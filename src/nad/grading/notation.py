@@ -57,7 +57,7 @@ _COMMANDS = [
         (r"\\(?:mathrm|mathbf|mathit|mathsf|mathtt|mathbb|boldsymbol|bm|underline)\s?\{([^{}]?)\}", r"\1"),
         (r"\\(?:mathrm|mathbf|mathit|mathsf|mathtt|mathbb|boldsymbol|bm|underline)\s?\{", r"\\text{"),
         (
-            r"\^\s?\\(?:circ|degree)(?![a-zA-Z])|\^\s?\{\s?\\(?:circ|degree)\s?\}|\\degrees?(?![a-zA-Z])|\\textdegree(?![a-zA-Z])",
+            r"\^\s?\\(?:circ|degree)(?![a-zA-Z])|\^\s?\{\s?\\(?:circ|degree)\s?\}|\^\s?\{\s?(?:\\text\s?\{\s?o\s?\}|o)\s?\}|\\degrees?(?![a-zA-Z])|\\textdegree(?![a-zA-Z])",
             "°",
         ),
         (r"\\(?:varnothing|empty)(?![a-zA-Z])|\\\{\s?\\\}", r"\\emptyset"),
@@ -94,6 +94,13 @@ def plain(answer: str) -> str:
     return _unwrapped(" ".join(text.split()).replace(_NEW_ROW, "\\\\"))
 
 
+def unwrapped_text(answer: str) -> str:
+    """The answer in one notation, without a \\text around the whole of it."""
+    text = plain(answer)
+    whole = re.fullmatch(r"\\text\s?\{([^{}]*)\}", text)
+    return plain(whole[1]) if whole else text
+
+
 def _unwrapped(text: str) -> str:
     """Without formatting around the whole; ".5" keeps its point, "...", which leaves something out, its dots."""
     before = None
@@ -116,6 +123,6 @@ def spelling(answer: str) -> str:
     if len(answer) > LONGEST:
         return answer.strip()
     text = re.sub(r"\\text\s?\{([^{}]*)\}", r"\1", plain(answer))
-    text = re.sub(r"([\^_])\{(\w)\}", r"\1\2", text)
+    text = re.sub(r"([\^_])\{(\w)\}(?!\w)", r"\1\2", text)
     text = re.sub(r"^\s*\(([A-Za-z])\)\s*$", r"\1", text)  # (B) is the choice B
     return _TIGHT.sub("", text.replace("{}", "")).strip()

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 
-from nad.grading.notation import LONGEST, plain
+from nad.grading.notation import LONGEST, unwrapped_text
 from nad.grading.units import Unit, scale, unit
 
 ENOUGH_DIGITS = 6
@@ -41,7 +41,7 @@ _WORDS = {
 
 _HEAD = re.compile(
     r"(?:(?:approximately|approx\.?|about|roughly|around|\\approx|\\sim)\s?)?"
-    r"(?P<sign>[-+]?)\s?(?P<currency>(?:US|USD )?\$|[€£¥₹]|EUR |USD )?\s?(?P<sign2>[-+]?)\s?"
+    r"(?P<sign>(?:negative|minus)\s|[-+]?)\s?(?P<currency>(?:US|USD )?\$|[€£¥₹]|EUR |USD )?\s?(?P<sign2>[-+]?)\s?"
 )
 _DIGITS = r"(?:\d{1,3}(?:,\d{3})+(?!\d)|\d{1,3}(?: \d{3})+(?!\d)|\d+)"
 _DECIMAL = rf"(?:{_DIGITS}(?:\.\d+|\.(?!\d))?|\.\d+)"
@@ -79,7 +79,7 @@ def quantity(answer: str) -> Quantity | None:
     """The number an answer is, exactly; None where it is something else."""
     if len(answer) > LONGEST:
         return None
-    text = plain(re.sub(r"^\\text\s?\{([^{}]*)\}$", r"\1", plain(answer)))
+    text = unwrapped_text(answer)
     head = _HEAD.match(text)
     assert head  # it may be empty
     rest = text[head.end() :]
@@ -87,7 +87,7 @@ def quantity(answer: str) -> Quantity | None:
     if read is None:
         return None
     number, tail = read
-    if head["sign"] == "-" or head["sign2"] == "-":
+    if head["sign"] not in ("", "+") or head["sign2"] == "-":
         number = Quantity(-number.value, None, False, number.digits, number.step)
     return _with_tail(number, tail, (head["currency"] or "").strip())
 
@@ -140,7 +140,7 @@ def _recurring(found: re.Match[str]) -> Fraction:
 
 def _in_words(text: str) -> tuple[Quantity, str] | None:
     """A number in words at the beginning: twelve, one hundred and five, half a million, a dozen."""
-    words = re.match(r"[A-Za-z -]{3,80}", re.sub(r"\\text\s?\{([^{}]*)\}", r" \1 ", text).strip())
+    words = re.fullmatch(r"[A-Za-z -]{3,80}", re.sub(r"\\text\s?\{([^{}]*)\}", r" \1 ", text).strip())
     tokens = re.findall(r"[a-z]+", words[0].lower()) if words else []
     total, group, used = Fraction(0), Fraction(0), 0
     half = tokens[:1] == ["half"] and tokens[1:2] == ["a"]
@@ -171,7 +171,7 @@ def _with_tail(number: Quantity, tail: str, currency: str) -> Quantity | None:
         return None  # 5m is a product, 5 m a length
     rest = " ".join(re.sub(r"\\text\s?\{([^{}]*)\}", r" \1 ", tail).split())
     cut = rest.startswith("\\ldots") and number.digits > 0
-    rest = rest.removeprefix("\\ldots").strip() if cut else rest
+    rest = rest.removeprefix("\\ldots").strip() if cut else re.sub(r"\s?\([A-Za-z ,.]+\)$", "", rest)
     value, step = number.value, number.step
     word = re.match(r"[A-Za-z]+", rest)
     if currency and word and word[0].lower() in _AFTER_CURRENCY:
@@ -195,11 +195,10 @@ def _with_tail(number: Quantity, tail: str, currency: str) -> Quantity | None:
 
 
 def _unit(written: str) -> Unit | None:
-    """The unit after a number, with its power; words in parentheses after it are left out."""
-    text = re.sub(r"\s?\([A-Za-z ,.]+\)$", "", written)
-    if power := _UNIT_POWER.search(text):
-        return unit(text[: power.start()] + text[power.end() :], int(power[1]))
-    return unit(text) if text else None
+    """The unit after a number, with its power."""
+    if power := _UNIT_POWER.search(written):
+        return unit(written[: power.start()] + written[power.end() :], int(power[1]))
+    return unit(written) if written else None
 
 
 def split_unit(text: str) -> tuple[str, Unit | None, bool]:

@@ -78,7 +78,7 @@ def unit(written: str, power: int = 1) -> Unit | None:
     if not all(re.fullmatch(r"[A-Za-z']{2,}\.?", w) and w.rstrip(".") not in _NOT_UNITS for w in words):
         return None
     longest = max((len(w.rstrip(".")) for w in words), default=0)
-    is_unit = longest >= 3 or name in ("am", "pm") or bool(per.strip() and not name)
+    is_unit = longest >= 3 or name in ("am", "pm", "st", "nd", "rd", "th") or bool(per.strip() and not name)
     return Unit("", per=per.strip().lower()) if is_unit else None
 
 
