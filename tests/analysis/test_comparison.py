@@ -109,6 +109,15 @@ def test_what_needs_full_answers_does_not_apply_before() -> None:
     assert row(found, "cons").note == ""
 
 
+def test_recorded_peaks_weigh_full_answers_alone() -> None:
+    """Neurons of problem a have peaks 0.5, 1.5, ... by their order; {1, 2, 3} and {1, 2, 3, 4} share all but 3.5."""
+    found = table(["medoid:weight=peak", "knn:k=1,weight=peak", "knn@tokens:k=1"], "2,none")
+    assert row(found, "medoid:weight=peak", "2").note == "recorded peaks are those of full answers: the stop none"
+    assert row(found, "medoid:weight=peak", "2").sampled_tokens == 0
+    assert row(found, "knn:k=1,weight=peak").accuracy == 0.5
+    assert row(found, "knn@tokens:k=1", "2").note == ""
+
+
 def test_votes_on_programs_do_not_apply() -> None:
     run = MemoryRun(manifest(votes=False), RUN.problems)
     assert row(table(["cons"], run=run), "cons").note.startswith("the task's answers cannot be compared")

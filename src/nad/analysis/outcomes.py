@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
@@ -63,8 +62,7 @@ class Sheet:
         tokens = [c.tokens for c in self._completions]
         self._lengths = np.array([len(t) for t in tokens])
         self.position = {label: stop_position(rule, tokens) for label, rule in {FULL: Never(), **stops}.items()}
-        self.consensus = cache(self._consensus)
-        self._candidates = cache(self._cut)
+        self._kept: dict[tuple[str, str], Mapping[int, Consensus]] = {}
 
     def where(self, label: str) -> tuple[int, int]:
         """The stop's position in tokens, and how many prefixes are distinct there."""
@@ -73,20 +71,22 @@ class Sheet:
     def outcomes(self, selectors: Mapping[str, Selector], labels: Iterable[str]) -> dict[tuple[str, str], Outcome]:
         """What the mean, the ceiling and, at these stops, each selector did: by method and stop."""
         graded = self._correct[np.isfinite(self._correct)]
-        chosen = {(name, label): self._outcome(s, label) for label in labels for name, s in selectors.items()}
-        return {
+        found = {
             (AVERAGE, FULL): self._whole(float(graded.mean()) if len(graded) else None),
             (CEILING, FULL): self._whole(float(graded.max()) if len(graded) else None),
-            **chosen,
         }
+        for label in labels:
+            candidates = self._candidates(label)
+            found |= {(name, label): self._outcome(s, candidates, label) for name, s in selectors.items()}
+        return found
 
     def _whole(self, value: float | None) -> Outcome:
         full = int(self._lengths.sum())
         return Outcome(value, full, int(self._curve.computed[-1]), full)
 
-    def _outcome(self, selector: Selector, label: str) -> Outcome:
+    def _outcome(self, selector: Selector, candidates: Candidates, label: str) -> Outcome:
         try:
-            choice = selector.choose(self._candidates(label))
+            choice = selector.choose(candidates)
         except NotApplicable as reason:
             return Outcome(None, 0, 0, 0, note=str(reason))
         if choice.index is None:  # a vote that failed is a wrong answer (section 5.1)
@@ -103,16 +103,14 @@ class Sheet:
             auroc=ranking if np.isfinite(ranking) else None,
         )
 
-    def _cut(self, label: str) -> Candidates:
+    def _candidates(self, label: str) -> Candidates:
         """What selectors see. Only the stop `none` promises full answers, even where another stop comes too late."""
         position, full = self.position[label], label == FULL and self._manifest.stop_at == FULL
 
         def agreement(of: str, weight: str) -> Consensus:
-            if weight == "none":
-                return self.consensus(of)[position]
-            if not full:
+            if weight != "none" and not full:
                 raise NotApplicable("recorded peaks are those of full answers: the stop none")
-            return consensus_of(self._completions, of, weight)
+            return self.consensus(of, weight)[position]
 
         return Candidates(
             lengths=np.minimum(self._lengths, position),
@@ -124,8 +122,16 @@ class Sheet:
             consistent=self._record.consistent,
         )
 
-    def _consensus(self, of: str) -> dict[int, Consensus]:
-        """The agreement of these sets at the position of every stop."""
+    def consensus(self, of: str, weight: str = "none") -> Mapping[int, Consensus]:
+        """The agreement of these sets at the position of every stop; weighted, at the end of all answers alone."""
+        if (of, weight) not in self._kept:
+            if weight == "none":
+                self._kept[of, weight] = self._at_every_stop(of)
+            else:
+                self._kept[of, weight] = {self.position[FULL]: consensus_of(self._completions, of, weight)}
+        return self._kept[of, weight]
+
+    def _at_every_stop(self, of: str) -> Mapping[int, Consensus]:
         positions = sorted(set(self.position.values()))
         sets = SETS[of](self._completions)
         sizes = np.array([s.growth(positions[-1])[np.array(positions) - 1] for s in sets])
