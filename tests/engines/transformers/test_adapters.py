@@ -97,6 +97,14 @@ def test_adapters_without_their_model(config: str, message: str, tmp_path: Path)
         load_engine(str(tmp_path))
 
 
+def test_an_adapter_without_weights(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    folder = base_at(tmp_path / "both")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x/y"}))
+    with pytest.raises(NadError, match=r"has adapter_config.json but no adapter_model.safetensors"):
+        load_engine(str(folder))
+
+
 def test_an_adapter_of_another_model(tmp_path: Path) -> None:
     folder = base_at(tmp_path / "both")
     adapted(folder, "")

@@ -35,9 +35,11 @@ def _has(path: str, name: str) -> bool:
 
 
 def check_adapter(files: ModelFiles) -> None:
-    """Raise UsageError where there is an adapter and nothing to merge it with."""
+    """Raise UsageError where there is an adapter and nothing to merge it with, NadError for one without weights."""
     if files.adapter and find_spec("peft") is None:
         raise UsageError(f'{files.name} has an adapter ({ADAPTER}), which peft merges: pip install "nad[adapters]"')
+    if files.adapter and Path(files.adapter).is_dir() and not list(Path(files.adapter).glob("adapter_model.*")):
+        raise NadError(f"{files.adapter} has {ADAPTER} but no adapter_model.safetensors; download it again")
 
 
 def merged(model: PreTrainedModel, files: ModelFiles) -> PreTrainedModel:
