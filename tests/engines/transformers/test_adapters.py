@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_model, tiny_tokenizer
+from tiny_gguf import tiny_gguf
 
 from nad.engines import load_engine
 from nad.engines.transformers.engine import TransformersEngine
@@ -63,6 +64,12 @@ def test_an_adapter_beside_the_weights(tmp_path: Path) -> None:
     engine = load_engine(str(folder), dtype="float32", fast_cpu=False)
     torch.testing.assert_close(logits(engine), expected, rtol=1e-4, atol=1e-4)
     assert "the adapter both is merged into the weights of both" in engine.notes
+
+
+def test_an_adapter_beside_a_gguf_file_is_left_out_and_said(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x/y"}))
+    engine = load_engine(str(tiny_gguf(tmp_path / "m.gguf")))
+    assert engine.notes[0].startswith("the adapter beside m.gguf is left out")
 
 
 def test_eq_1_reads_the_merged_weights(tmp_path: Path) -> None:
