@@ -165,6 +165,16 @@ def test_a_vote_that_fails_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         nad.generate(engine(), "hello", n=2, stop="none", selector="cons", params=PARAMS)
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_answers_are_read_inside_the_block_the_prompt_opened(opened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a chain that was cut would vote."""
+    seen: list[str] = []
+    monkeypatch.setattr("nad.decoding.extract_answer", lambda text, last_number: seen.append(text) or "1")
+    asked = {"enable_thinking": opened}
+    nad.generate(engine(), "hello", n=2, stop="none", selector="cons", params=PARAMS, template_args=asked)
+    assert [text.startswith("<think>") for text in seen] == [opened] * 2
+
+
 @pytest.mark.parametrize("leave", ["close", "exception", "interrupt"])
 def test_every_way_out_frees_the_engine(leave: str) -> None:
     events = stream(engine(), Request("hello", 4, At(5), Medoid(), PARAMS, RULE))

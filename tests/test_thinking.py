@@ -5,7 +5,7 @@ import time
 import pytest
 
 from nad.grading.answers import extract_answer
-from nad.thinking import KNOWN_TAGS, after_thinking, in_known_tags, opens_thinking, parse_tags
+from nad.thinking import KNOWN_TAGS, after_thinking, as_read, in_known_tags, opens_thinking, parse_tags
 
 
 @pytest.mark.parametrize(("opening", "closing"), KNOWN_TAGS)
@@ -64,6 +64,12 @@ def test_other_tags_are_read_as_known_ones() -> None:
     assert after_thinking(in_known_tags("<plan>x</plan>y", tags)) == "y"
     assert after_thinking(in_known_tags("BEGIN x END y", tags)) == " y"
     assert in_known_tags("<plan>", []) == "<plan>"
+
+
+def test_what_the_prompt_opened_is_put_before_the_text() -> None:
+    assert after_thinking(as_read("x", True, [])) is None
+    assert after_thinking(as_read("x</plan>y", True, [("<plan>", "</plan>")])) == "y"
+    assert after_thinking(as_read("y", False, [])) == "y"
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from nad.neurons.activation import ActivationRule, parse_rule
 from nad.selection import Candidates, Choice, Selector, check_applies, parse_selector, selector_spec
 from nad.stopping import At, Never, Progress, StopRule, check_reachable, parse_stop, stop_label
 from nad.text_stream import TextStream
+from nad.thinking import as_read, opens_thinking
 from nad.types import Completion, Group, Message, Result, SamplingParams
 
 _FEW_DISTINCT = 0.25
@@ -145,7 +146,7 @@ def stream(engine: Engine, request: Request) -> Iterator[Event]:
             yield Progressed(progress, rollout.group)
         group = rollout.group()
         begin = time.perf_counter()
-        choice = request.selector.choose(_candidates(request, group))
+        choice = request.selector.choose(_candidates(engine, request, group))
         select_s = time.perf_counter() - begin
         kept = _ranked(choice, request.best)
         rollout.keep(kept, capture=False)
@@ -158,12 +159,14 @@ def stream(engine: Engine, request: Request) -> Iterator[Event]:
     yield Finished(_result(engine, request, group, choice, finished, select_s, continue_s))
 
 
-def _candidates(request: Request, group: Group) -> Candidates:
+def _candidates(engine: Engine, request: Request, group: Group) -> Candidates:
     """What the selector sees. Answers are read from the texts only where it votes on them."""
     full = isinstance(request.stop, Never)
     answers = None
     if "answers" in request.selector.needs:
-        answers = ballots([extract_answer(c.text, last_number=True) for c in group.completions])
+        opened = opens_thinking(engine.decode(group.prompt_tokens), engine.thinking_tags)
+        texts = [as_read(c.text, opened, engine.thinking_tags) for c in group.completions]
+        answers = ballots([extract_answer(text, last_number=True) for text in texts])
     return Candidates.of(group.completions, full, answers)
 
 

@@ -80,8 +80,15 @@ def opens_thinking(prompt: str, tags: Sequence[Tags] = ()) -> bool:
     return prompt.rstrip().endswith(tuple(opening for opening, _ in (*KNOWN_TAGS, *tags)))
 
 
+def as_read(text: str, opened: bool, tags: Sequence[Tags]) -> str:
+    """A completion as `after_thinking` and what grades it read it: the block its prompt `opened` is put before it, and
+    other tags (`tags`) are written as known ones.
+    """
+    return (THINKING if opened else "") + in_known_tags(text, tags)
+
+
 def in_known_tags(text: str, tags: Sequence[Tags]) -> str:
-    """The text with other tags written as known ones, as `after_thinking` reads them."""
+    """The text with other tags written as known ones."""
     for opening, closing in tags:
         text = text.replace(opening, KNOWN_TAGS[0][0]).replace(closing, KNOWN_TAGS[0][1])
     return text

@@ -94,7 +94,9 @@ def tiny_model(family: str, dtype: torch.dtype = torch.float32, seed: int = 0, *
 
 def built(config: PretrainedConfig, dtype: torch.dtype = torch.float32, seed: int = 0) -> PreTrainedModel:
     torch.manual_seed(seed)
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32).to(dtype).eval()
+    # Older versions of transformers leave the caps of attention scores out in their default attention.
+    caps = {"attn_implementation": "eager"} if getattr(config, "attn_logit_softcapping", None) else {}
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, **caps).to(dtype).eval()
 
 
 def tiny_engine(

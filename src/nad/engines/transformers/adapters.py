@@ -35,9 +35,11 @@ def _has(path: str, name: str) -> bool:
 
 
 def check_adapter(files: ModelFiles) -> None:
-    """Raise UsageError where there is an adapter and nothing to merge it with."""
+    """Raise UsageError where there is an adapter and nothing to merge it with, NadError for one without weights."""
     if files.adapter and find_spec("peft") is None:
         raise UsageError(f'{files.name} has an adapter ({ADAPTER}), which peft merges: pip install "nad[adapters]"')
+    if files.adapter and Path(files.adapter).is_dir() and not list(Path(files.adapter).glob("adapter_model.*")):
+        raise NadError(f"{files.adapter} has {ADAPTER} but no adapter_model.safetensors; download it again")
 
 
 def merged(model: PreTrainedModel, files: ModelFiles) -> PreTrainedModel:
@@ -59,8 +61,13 @@ def merged(model: PreTrainedModel, files: ModelFiles) -> PreTrainedModel:
     return adapted.merge_and_unload()
 
 
-def adapter_note(files: ModelFiles) -> str:
-    """What the result says of it."""
-    assert files.adapter is not None
+def adapter_notes(files: ModelFiles) -> tuple[str, ...]:
+    """What results say of an adapter."""
+    if files.gguf_file and Path(files.path, ADAPTER).is_file():
+        return (
+            f"the adapter beside {files.gguf_file} is left out: it goes with the folder's model, not with a GGUF file",
+        )
+    if files.adapter is None:
+        return ()
     base = files.path if not Path(files.path).is_dir() else Path(files.path).resolve().name
-    return f"the adapter {Path(files.adapter).name} is merged into the weights of {base}"
+    return (f"the adapter {Path(files.adapter).name} is merged into the weights of {base}",)

@@ -114,4 +114,4 @@ def _try(template: str, arguments: str) -> None:
         raise NadError(f"the model's chat template cannot be tried: {done.stderr.strip().splitlines()[-1]}")
 
 
-_REFUSED = "it is damaged or hostile; take the model from a source you trust, or pass --raw"
+_REFUSED = "it is damaged or hostile; take the model from a source you trust"

@@ -60,7 +60,7 @@ def load(name: str | None, device: str, dtype: str, report: Report, trust_remote
 def _read(
     files: ModelFiles, dtype: torch.dtype, place: torch.device, trust_remote_code: bool
 ) -> tuple[ModelFiles, nn.Module, PreTrainedTokenizerBase, tuple[str, ...]]:
-    from nad.engines.transformers.adapters import adapter_note, check_adapter, with_hub_adapter
+    from nad.engines.transformers.adapters import adapter_notes, check_adapter, with_hub_adapter
     from nad.engines.transformers.auto_classes import read_stock
 
     files = with_hub_adapter(files)
@@ -68,7 +68,7 @@ def _read(
     check_configuration(files, trust_remote_code)
     check = partial(_check_memory, files=files, dtype=dtype, device=place)
     model, tokenizer = read_stock(files, dtype, check, trust_remote_code)
-    return files, model, tokenizer, (adapter_note(files),) if files.adapter else ()
+    return files, model, tokenizer, adapter_notes(files)
 
 
 def _digest(files: ModelFiles) -> str:
