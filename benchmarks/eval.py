@@ -21,8 +21,9 @@ import numpy as np
 
 from nad.analysis.comparison import parse_stops, reselect
 from nad.neurons.activation import ActivationRule, activation_set
-from nad.runs.evaluate import Settings, evaluate, sample_problem
+from nad.runs.evaluate import evaluate
 from nad.runs.records import GradedSample, Manifest, ProblemRecord
+from nad.runs.sampling import Settings, sample_problem
 from nad.runs.store import RunStore
 from nad.runs.text_ends import Spans
 from nad.selection import default_selectors
