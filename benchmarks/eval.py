@@ -21,8 +21,9 @@ import numpy as np
 
 from nad.analysis.comparison import parse_stops, reselect
 from nad.neurons.activation import ActivationRule, activation_set
-from nad.runs.evaluate import Settings, evaluate, sample_problem
+from nad.runs.evaluate import evaluate
 from nad.runs.records import GradedSample, Manifest, ProblemRecord
+from nad.runs.sampling import Settings, sample_problem
 from nad.runs.store import RunStore
 from nad.runs.text_ends import Spans
 from nad.selection import default_selectors
@@ -123,9 +124,10 @@ def _made_up_sample(index: int, draw: np.random.Generator) -> GradedSample:
     found = activation_set(neuron, first[neuron].astype(int), draw.random(len(neuron)))
     rows = [draw.random(length).astype(np.float32) for _ in range(4)]
     signals = Signals(-rows[0], *rows[1:], np.full(-(-length // 32), 5000, np.uint16))
-    completion = Completion(index, tokens, "text", "stop", found, signals)
+    ends = tuple(range(length))
+    completion = Completion(index, tokens, "x" * length, "stop", found, signals, ends)
     answer = str(draw.integers(4))
-    return GradedSample(completion, answer, answer == "0", 0.1, tuple(range(length)))
+    return GradedSample(completion, answer, answer == "0", 0.1)
 
 
 def main() -> None:

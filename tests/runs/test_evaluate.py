@@ -2,11 +2,13 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from planted import PlantedEngine, PlantedTask, record, sample
 from tiny import tiny_engine
 
+from nad.engines import load_engine
 from nad.errors import NadError, UsageError
 from nad.runs.evaluate import EvalProgress, evaluate
 from nad.runs.grading_process import graded
@@ -242,6 +244,39 @@ def test_recording_arithmetic_with_the_default_model_and_choosing_from_it(
             assert signals is not None
             assert len(signals.logprob) == len(s.completion.tokens) == len(s.text_end)
             assert s.correct is not None
+
+
+class Templateless(PlantedEngine):
+    """A model without a chat template; what it was asked stands in `prompts`."""
+
+    prompts: ClassVar[list[str]] = []
+
+    def encode(self, prompt: object, raw: bool = False, template_args: object = None) -> tuple[int, ...]:
+        if not raw:
+            raise UsageError("no chat template; use --raw")
+        self.prompts.append(str(prompt))
+        return super().encode(prompt)
+
+
+def test_a_model_without_a_template_is_asked_for_consistency_as_it_was_asked_the_question(memory: str) -> None:
+    settings = replace(SETTINGS, raw=True, consistency=True)
+    store = evaluate(Templateless(), PlantedTask(size=2), memory, settings)
+    assert [r.consistent for r in store] == [None, None]  # a planted answer names none
+    asked = [prompt for prompt in Templateless.prompts if "most consistent response" in prompt]
+    assert len(asked) == 3 and "question 1" in asked[-1]  # once before anything is sampled
+
+
+@pytest.mark.parametrize("consistency", [False, True])
+def test_prompts_that_cannot_be_sent_are_found_before_anything_is_sampled(consistency: bool, tmp_path: Path) -> None:
+    engine = Templateless()
+    with pytest.raises(UsageError, match="no chat template"):
+        evaluate(engine, PlantedTask(), str(tmp_path / "run"), replace(SETTINGS, consistency=consistency))
+    evaluate(PlantedEngine(), PlantedTask(), str(tmp_path / "other"), SETTINGS)
+    if consistency:
+        replay = load_engine(str(tmp_path / "other"), "replay")
+        with pytest.raises(UsageError, match="no such prompt"):
+            evaluate(replay, PlantedTask(), str(tmp_path / "run"), replace(SETTINGS, consistency=True))
+    assert not engine.asked and not (tmp_path / "run").exists()
 
 
 def test_a_stop_position_past_the_answers_end_is_refused() -> None:

@@ -20,9 +20,10 @@ from nad.engines.base import Engine
 from nad.errors import NadError, UsageError
 from nad.prefixes import prefix_curve
 from nad.runs.records import GradedSample, ProblemRecord
-from nad.runs.sampling import Settings, asked_for_consistency, opens_thinking, prompt_tokens
+from nad.runs.sampling import Settings, asked_for_consistency, prompt_tokens
 from nad.runs.text_ends import Spans
 from nad.tasks.base import Problem, Task
+from nad.thinking import opens_thinking
 
 _FORMS = '{"problem", "completion"} or {"problem", "completion_tokens"}'
 

@@ -31,7 +31,7 @@ class ReplayEngine:
         manifest = run.manifest
         self._manifest = manifest
         self.name, self.revision, self.dtype = manifest.model, manifest.revision, manifest.dtype
-        self.thinking_tags, self.weights_digest = manifest.thinking_tags, None
+        self.thinking_tags, self.weights_digest = manifest.thinking_tags, manifest.weights_digest
         self.layers, self.neurons = manifest.layers, manifest.neurons
         self.notes = (f"replayed from a recorded run of {manifest.task}",)
         records = list(run)
