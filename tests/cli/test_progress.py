@@ -71,7 +71,7 @@ def test_a_line_is_written_over_without_being_erased_first(monkeypatch: pytest.M
         with line("first, and long") as progress:
             progress.show("second", at_once=True)
             progress.show("second", at_once=True)
-        assert seen.read() == "\rfirst, and long\rsecond         \r      \r"
+        assert seen.read() == "\rfirst, and long\rsecond         \r        \r"
 
 
 def test_of_many_texts_in_short_order_only_some_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,7 +92,7 @@ def test_a_line_keeps_to_a_narrow_terminal(monkeypatch: pytest.MonkeyPatch, text
         with line(text):
             pass
         (shown,) = seen.frames()
-        assert 38 <= cell_len(shown) <= 39
+        assert 36 <= cell_len(shown) <= 37
         assert text.startswith(shown)
 
 
@@ -104,7 +104,7 @@ def test_an_evaluation_shows_problems_tokens_and_the_time_left(monkeypatch: pyte
             watch(EvalProgress(3, 20, 57, 700.0))
             time.sleep(0.2)
         frames = seen.frames()
-        assert max(map(cell_len, frames)) <= columns
+        assert max(map(cell_len, frames)) <= columns - 3  # room for ^C
         problems = [f for f in frames if f.startswith("problems")][-1]
         tokens = [f for f in frames if f.startswith("tokens")][-1]
         assert re.search(r"3/20 +12 min left$", problems)

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.cells import cell_len, set_cell_size
-from rich.console import Console
+from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _PAUSE_S = 0.1
 """Between two states of a line: more often nobody can read it."""
+_ROOM = 3
+"""Columns left free at the right: a terminal shows Ctrl-C as ^C, which must not begin a new line."""
 
 
 def on_terminal() -> bool:
@@ -42,7 +44,7 @@ class Line:
         now = time.monotonic()
         if not on_terminal() or not (at_once or now - self._time >= _PAUSE_S):
             return
-        width = _columns() - 1
+        width = _columns() - _ROOM
         text = _cut(text, width)
         if text != self._shown:
             sys.stderr.write(f"\r{text}{' ' * (cell_len(self._shown) - cell_len(text))}")
@@ -51,7 +53,7 @@ class Line:
 
     def clear(self) -> None:
         if self._shown:
-            sys.stderr.write(f"\r{' ' * cell_len(self._shown)}\r")
+            sys.stderr.write(f"\r{' ' * (cell_len(self._shown) + _ROOM - 1)}\r")
             sys.stderr.flush()
             self._shown = ""
 
@@ -147,6 +149,14 @@ def duration(seconds: float) -> str:
     return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
 
 
+class _Console(Console):
+    """A console that leaves some room at the right."""
+
+    @property
+    def options(self) -> ConsoleOptions:
+        return super().options.update(max_width=self.width - _ROOM)
+
+
 def _bars(rest: TextColumn | TimeRemainingColumn) -> Progress:
     """Bars as wide as the terminal allows, each with its name, its numbers and `rest`."""
     terminal = on_terminal()
@@ -155,7 +165,7 @@ def _bars(rest: TextColumn | TimeRemainingColumn) -> Progress:
         BarColumn(bar_width=None, table_column=Column(ratio=1, min_width=4)),
         TextColumn("{task.fields[count]}", table_column=Column(no_wrap=True, justify="right")),
         rest,
-        console=Console(stderr=True, force_terminal=terminal),
+        console=_Console(stderr=True, force_terminal=terminal),
         transient=True,
         disable=not terminal,
         expand=True,

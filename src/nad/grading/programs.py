@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from nad.grading.answers import after_thinking
 from nad.grading.fences import CONSOLE, PYTHON, Block, blocks, prompts_stripped
 from nad.grading.python_code import Code, free_names, is_python, parse, words
+from nad.thinking import after_thinking
 
 _READS = frozenset({"input", "stdin", "open", "fileinput"})
 _WRITES = frozenset({"print", "stdout", "write", "writelines"})

@@ -3,7 +3,7 @@
 import io
 import logging
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
@@ -91,7 +91,7 @@ def _align(model: nn.Module) -> None:
 
 
 @contextmanager
-def _said_in_a_line(report: Callable[[str], None]) -> Iterator[None]:
+def _said_in_a_line(report: Report) -> Iterator[None]:
     """What loading prints or warns goes to `report`, a line each; progress bars are not shown.
 
     What is set for that in other libraries is set back.
