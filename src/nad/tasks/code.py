@@ -61,13 +61,22 @@ class CodeTask:
 
     def run(self, problem: Problem, program: str) -> bool | None:
         """Whether a program passes. HumanEval's prompt comes before it, MBPP's `setup` (which may use it) after."""
-        tests = Tests(str(problem.extra["tests"]), names(problem), str(problem.extra["before"]))
+        tests = Tests(str(problem.extra["tests"]), names(problem), str(problem.extra["before"]), classes(problem))
         whole = joined(str(problem.extra["head"]), program, str(problem.extra["setup"]))
         return run_tests(whole, tests, self.limits, self.unsafe, self.packages).passed
 
 
 def names(problem: Problem) -> tuple[str, ...]:
-    found = problem.extra["names"]
+    return _texts(problem, "names")
+
+
+def classes(problem: Problem) -> tuple[str, ...]:
+    """Those of the names that are classes in the reference: their operators are part of what is tested."""
+    return _texts(problem, "classes")
+
+
+def _texts(problem: Problem, key: str) -> tuple[str, ...]:
+    found = problem.extra[key]
     assert isinstance(found, Sequence)
     return tuple(found)
 
@@ -89,6 +98,10 @@ def defined_names(code: str) -> set[str]:
     return found
 
 
+def _defined_classes(code: str) -> set[str]:
+    return {node.name for node in ast.parse(code).body if isinstance(node, ast.ClassDef)}
+
+
 def _imports(code: str) -> str:
     nodes = [n for n in ast.parse(code).body if isinstance(n, ast.Import | ast.ImportFrom)]
     return "\n".join(ast.unparse(n) for n in nodes)
@@ -103,6 +116,7 @@ def _humaneval(row: Row, index: int) -> Problem:
     extra = {
         "tests": f"{row['test']}\ncheck({row['entry_point']})",
         "names": (row["entry_point"],),
+        "classes": (),
         "before": row["prompt"],
         "head": row["prompt"],
         "setup": "",
@@ -114,9 +128,11 @@ def _humaneval(row: Row, index: int) -> Problem:
 def _mbpp_problem(row: Row, question: str, setup: str, imports: Iterable[str]) -> Problem:
     """The tests may use what the reference defines (a class of its own, say), and what it imports."""
     tests = "\n".join(row["test_list"])
+    used = _used(tests)
     extra = {
         "tests": tests,
-        "names": tuple(sorted((defined_names(setup) | defined_names(row["code"])) & _used(tests))),
+        "names": tuple(sorted((defined_names(setup) | defined_names(row["code"])) & used)),
+        "classes": tuple(sorted((_defined_classes(setup) | _defined_classes(row["code"])) & used)),
         "before": "\n".join([*imports, _imports(row["code"])]),
         "head": "",
         "setup": setup,
