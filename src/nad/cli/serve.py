@@ -43,7 +43,7 @@ def serve(
     max_seconds: Annotated[float, typer.Option(help="Longest time of a request, waiting included.")] = 600,
     grace: Annotated[float, typer.Option(help="Seconds that running requests have left at the end.")] = 30,
     cors_origin: Annotated[
-        list[str] | None, typer.Option(help="Another site whose pages may call; repeatable.")
+        list[str] | None, typer.Option(help="A site whose pages may call; repeatable.")
     ] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write the prompts to the log.")] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="Only the API, no page at /.")] = False,

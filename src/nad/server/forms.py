@@ -4,7 +4,7 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, cast, runtime_checkable
 
 from pydantic import BaseModel
 
@@ -61,6 +61,7 @@ def _reason(completion: Completion) -> FinishReason:
     return cast(FinishReason, completion.finish_reason)
 
 
+@runtime_checkable
 class Form(Protocol):
     """How one endpoint writes an answer: `whole`, or in chunks: `opening` for each rank, `piece`s, `closing` for each.
 
