@@ -35,6 +35,7 @@ class Served:
     service: Service
     stack: ExitStack
     """What is closed with it: the clients."""
+    stop: Callable[[], None]
 
     @property
     def url(self) -> str:
@@ -63,7 +64,7 @@ def served(engine: Engine, settings: Settings | None = None) -> Iterator[Served]
             assert thread.is_alive(), "the server did not start"
             time.sleep(0.01)
         with ExitStack() as stack:
-            yield Served(listener.getsockname()[1], server.service, stack)
+            yield Served(listener.getsockname()[1], server.service, stack, lambda: setattr(server, "should_exit", True))
     finally:
         server.should_exit = True
         thread.join(30)
@@ -111,4 +112,5 @@ def post(url: str, body: object, **headers: str) -> tuple[int, dict[str, str], b
         with urllib.request.urlopen(request, timeout=30) as response:
             return response.status, dict(response.headers), response.read()
     except urllib.error.HTTPError as error:
-        return error.code, dict(error.headers), error.read()
+        with error:
+            return error.code, dict(error.headers), error.read()
