@@ -1,5 +1,6 @@
 """One request from its body to its last byte: queued, decoded, and answered whole or as a stream."""
 
+import math
 import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, replace
@@ -84,13 +85,14 @@ class Exchange:
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The stream: comments until the choice, then each answer as it is written; an error ends it."""
-        spoke, every = time.monotonic(), self.service.settings.keep_alive_s
+        told, every = -math.inf, self.service.settings.keep_alive_s
         yield comment(f"{self.asked.id} waits for its turn")
         try:
             async for happened in self.events():
-                if isinstance(happened, Progressed) and time.monotonic() - spoke < every:
-                    continue
-                spoke = time.monotonic()
+                if isinstance(happened, Progressed):
+                    if time.monotonic() - told < every:
+                        continue
+                    told = time.monotonic()
                 for part in self._written(happened):
                     yield part
         except Refusal as refusal:
