@@ -10,7 +10,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from nad.cli.options import Activation, Device, Dtype, EngineName, Model
+from nad.cli.options import (
+    Activation,
+    Device,
+    Dtype,
+    EngineName,
+    FastCpu,
+    FoldSystem,
+    Model,
+    ThinkingTag,
+    TrustRemoteCode,
+    model_options,
+)
 from nad.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,14 +53,16 @@ def serve(
     max_waiting: Annotated[int, typer.Option(help="Requests in the queue; one more gets 429.")] = 32,
     max_seconds: Annotated[float, typer.Option(help="Longest time of a request, waiting included.")] = 600,
     grace: Annotated[float, typer.Option(help="Seconds that running requests have left at the end.")] = 30,
-    cors_origin: Annotated[
-        list[str] | None, typer.Option(help="A site whose pages may call; repeatable.")
-    ] = None,
+    cors_origin: Annotated[list[str] | None, typer.Option(help="A site whose pages may call; repeatable.")] = None,
     log_prompts: Annotated[bool, typer.Option("--log-prompts", help="Write the prompts to the log.")] = False,
     no_page: Annotated[bool, typer.Option("--no-page", help="Only the API, no page at /.")] = False,
+    fold_system: FoldSystem = False,
+    thinking_tag: ThinkingTag = None,
+    trust_remote_code: TrustRemoteCode = False,
     activation: Activation = "top_k",
     device: Device = "auto",
     dtype: Dtype = "auto",
+    fast_cpu: FastCpu = True,
 ) -> None:
     """Serve a model over the OpenAI API: best-of-n answers for any client, at about the price of one."""
     try:
@@ -62,6 +75,7 @@ def serve(
         raise UsageError(f'nad serve needs {error.name}: pip install "nad[serve]"') from None
     from nad.neurons.activation import parse_rule
 
+    extra = model_options(trust_remote_code, fold_system, thinking_tag)
     keys = read_keys(api_key_file) if api_key_file else Keys()
     check_reach(host, keys, insecure)
     settings = Settings(
@@ -83,12 +97,12 @@ def serve(
         log_prompts=log_prompts,
         page=not no_page,
     )
-    from nad.cli.show_generation import status
+    from nad.cli.progress import status
     from nad.engines import load_engine
 
     with bound(host, port) as listener:
         with status() as report:
-            loaded = load_engine(model, engine, device=device, dtype=dtype, report=report)
+            loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
         try:
             _run(server_of(loaded, settings, partial(_ready, loaded.name, host, listener.getsockname()[1])), listener)
         finally:
