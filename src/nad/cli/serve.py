@@ -4,8 +4,10 @@ import logging
 import signal
 import socket
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -25,7 +27,10 @@ from nad.cli.options import (
 from nad.errors import UsageError
 
 if TYPE_CHECKING:
+    from nad.engines.base import Engine
+    from nad.server.auth import Keys
     from nad.server.run import Server
+    from nad.server.settings import Settings
 
 
 def register(app: typer.Typer) -> None:
@@ -65,48 +70,58 @@ def serve(
     fast_cpu: FastCpu = True,
 ) -> None:
     """Serve a model over the OpenAI API: best-of-n answers for any client, at about the price of one."""
-    try:
-        import uvicorn  # noqa: F401
-
-        from nad.server.auth import Keys, check_reach, is_loopback, read_keys
-        from nad.server.run import bound, server_of
-        from nad.server.settings import Defaults, Limits, Settings
-    except ModuleNotFoundError as error:
-        raise UsageError(f'nad serve needs {error.name}: pip install "nad[serve]"') from None
-    from nad.neurons.activation import parse_rule
-
-    extra = model_options(trust_remote_code, fold_system, thinking_tag)
-    keys = read_keys(api_key_file) if api_key_file else Keys()
-    check_reach(host, keys, insecure)
-    settings = Settings(
-        defaults=Defaults(n, stop_at, selector, temperature, top_p),
-        limits=Limits(
-            n=max(max_n, n),
-            max_tokens=max_tokens,
-            prompt_tokens=max_prompt_tokens,
-            body_bytes=max_body_kb << 10,
-            running=max_running,
-            waiting=max_waiting,
-            seconds=max_seconds,
-            grace_s=grace,
-        ),
-        rule=parse_rule(activation),
-        keys=keys,
-        hosts=("localhost", "127.0.0.1", "[::1]", host) if is_loopback(host) and not keys else (),
-        origins=tuple(cors_origin or ()),
-        log_prompts=log_prompts,
-        page=not no_page,
-    )
-    from nad.cli.progress import status
+    check_installed()
     from nad.engines import load_engine
+    from nad.neurons.activation import parse_rule
+    from nad.server.settings import Defaults, Limits, Settings
+
+    keys = _keys(host, api_key_file, insecure)
+    defaults = Defaults(n, stop_at, selector, temperature, top_p)
+    most = (max(max_n, n), max_tokens, max_prompt_tokens, max_body_kb << 10)
+    limits = Limits(*most, running=max_running, waiting=max_waiting, seconds=max_seconds, grace_s=grace)
+    hosts, origins = _hosts(host, keys), tuple(cors_origin or ())
+    rule = parse_rule(activation)
+    settings = Settings(defaults, limits, rule, keys, hosts, origins, log_prompts=log_prompts, page=not no_page)
+    extra = model_options(trust_remote_code, fold_system, thinking_tag)
+    load = partial(load_engine, model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, **extra)
+    _serve(load, settings, host, port)
+
+
+def check_installed() -> None:
+    """Raise UsageError where the server's packages are missing."""
+    for name in ("fastapi", "uvicorn", "prometheus_client"):
+        if find_spec(name) is None:
+            raise UsageError(f'nad serve needs {name}: pip install "nad[serve]"')
+
+
+def _keys(host: str, file: str | None, insecure: bool) -> "Keys":
+    from nad.server.auth import Keys, check_reach, read_keys
+
+    keys = read_keys(file) if file else Keys()
+    check_reach(host, keys, insecure)
+    return keys
+
+
+def _hosts(host: str, keys: "Keys") -> tuple[str, ...]:
+    """The names an open server on loopback answers to: else a page anywhere could reach it through a name of its own."""
+    from nad.server.auth import is_loopback
+
+    return ("localhost", "127.0.0.1", "[::1]", host) if is_loopback(host) and not keys else ()
+
+
+def _serve(load: Callable[..., "Engine"], settings: "Settings", host: str, port: int) -> None:
+    """Load the model once the address is known to be free, and serve it."""
+    from nad.cli.progress import status
+    from nad.server.run import bound, server_of
 
     with bound(host, port) as listener:
         with status() as report:
-            loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
+            engine = load(report=report)
         try:
-            _run(server_of(loaded, settings, partial(_ready, loaded.name, host, listener.getsockname()[1])), listener)
+            ready = partial(_ready, engine.name, host, listener.getsockname()[1])
+            _run(server_of(engine, settings, ready), listener)
         finally:
-            loaded.close()
+            engine.close()
 
 
 def _ready(model: str, host: str, port: int) -> None:
