@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from nad.engines.base import Engine, Rollout
-from nad.errors import NadError, UsageError
+from nad.errors import NoChoice, UsageError
 from nad.grading.answers import extract_answer
 from nad.grading.votes import ballots
 from nad.neurons.activation import ActivationRule, parse_rule
@@ -135,7 +135,7 @@ def stream(engine: Engine, request: Request) -> Iterator[Event]:
     """Sample n prefixes, choose, and write the winner to its end: Progressed..., Selected, Text..., Finished.
 
     The other samples are dropped before Selected is seen; the winner goes on from its own cache to its end, or to
-    `params.max_tokens`. Closing the iterator, or an exception, frees everything. Raises NadError for a vote that
+    `params.max_tokens`. Closing the iterator, or an exception, frees everything. Raises NoChoice for a vote that
     failed.
     """
     tokens = engine.encode(request.prompt, request.raw, request.template_args)
@@ -173,7 +173,7 @@ def _candidates(engine: Engine, request: Request, group: Group) -> Candidates:
 def _ranked(choice: Choice, best: int) -> list[int]:
     """The chosen sample and the next best by score, best first."""
     if choice.index is None:
-        raise NadError(f"no answer was chosen: {choice.note}; take more samples (-n) or another --selector")
+        raise NoChoice(f"no answer was chosen: {choice.note}; take more samples (-n) or another --selector")
     order = [int(i) for i in np.argsort(-choice.scores, kind="stable") if i != choice.index]
     return [choice.index, *order][:best]
 

@@ -1,4 +1,4 @@
-"""The two kinds of error a user can meet; the command line turns both into one line."""
+"""The kinds of error a user can meet; the command line turns each into one line."""
 
 
 class NadError(Exception):
@@ -7,3 +7,7 @@ class NadError(Exception):
 
 class UsageError(NadError, ValueError):
     """The call was wrong (exit code 2). The message names the allowed values."""
+
+
+class NoChoice(NadError):
+    """The selector chose none of the answers: a vote that failed."""

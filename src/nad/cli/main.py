@@ -10,7 +10,7 @@ from typing import Annotated
 
 import typer
 
-from nad.cli import analysis, runs, tasks
+from nad.cli import analysis, runs, serve, tasks
 from nad.cli.options import (
     Activation,
     Device,
@@ -114,8 +114,9 @@ def generate(
         template_args=parse_template_args(template_arg),
     )
     from nad.cli.progress import status
-    from nad.cli.show_generation import generate_on_terminal, result_json
+    from nad.cli.show_generation import generate_on_terminal
     from nad.engines import load_engine
+    from nad.result_json import result_json
 
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
@@ -201,6 +202,7 @@ def selectors() -> None:
 runs.register(app)
 analysis.register(app)
 tasks.register(app)
+serve.register(app)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
