@@ -38,7 +38,7 @@ class ActivationRecorder:
     def __init__(
         self, ffns: Sequence[GatedFFN], unembed: Tensor, rule: ActivationRule, n: int, count_chunks: bool = False
     ) -> None:
-        self._scorer, self._rule, self._count_chunks = Scorer(ffns, unembed, rule), rule, count_chunks
+        self._scorer, self._rule, self._count_chunks = Scorer(ffns, unembed.__getitem__, rule), rule, count_chunks
         self._unions = ActivationUnions(n, len(ffns) * ffns[0].neurons, rule, unembed.device, count_chunks)
         self._steps: list[Step] = []
         self._shown = 0

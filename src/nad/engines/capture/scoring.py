@@ -1,6 +1,6 @@
 """From gates and emitted tokens to the neurons that count: Eqs. 1, 5 and 6, many positions in one product per layer."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, runtime_checkable
 
@@ -58,12 +58,13 @@ class Scorer:
 
     W_u W_out of Eq. 1 does not depend on the context, so its rows are computed once for each different token of a
     call, and held (4 bytes for every such token and neuron) while these are scored; models in half precision are
-    scored in float32.
+    scored in float32. `unembed(tokens)` gives the tokens' rows of W_u.
     """
 
-    def __init__(self, layers: Sequence[ScoredLayer], unembed: Tensor, rule: ActivationRule) -> None:
+    def __init__(
+        self, layers: Sequence[ScoredLayer], unembed: Callable[[Tensor], Tensor], rule: ActivationRule
+    ) -> None:
         self._layers, self._unembed, self._rule = layers, unembed, rule
-        self._dtype = torch.promote_types(unembed.dtype, torch.float32)
 
     def kept(self, pairs: Sequence[Pairs]) -> Kept:
         """The activations of all the pairs."""
@@ -79,10 +80,11 @@ class Scorer:
 
     def _pushes(self, tokens: Int[Tensor, " tokens"]) -> Float[Tensor, "layers tokens neurons"]:
         """The rows of W_u W_out that belong to these tokens."""
-        unembed = self._unembed[tokens].to(self._dtype)
+        rows = self._unembed(tokens)
+        unembed = rows.to(torch.promote_types(rows.dtype, torch.float32))
         push = unembed.new_empty(len(self._layers), len(tokens), self._layers[0].neurons)
         for of_layer, layer in zip(push, self._layers, strict=True):
-            neuron_logits(layer.down_proj().to(self._dtype), unembed, out=of_layer)
+            neuron_logits(layer.down_proj().to(unembed.dtype), unembed, out=of_layer)
         return push
 
     def _scores(

@@ -48,7 +48,7 @@ def load(
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     with _said_in_a_line(report):
-        files = locate(name, _unpack, report)
+        files = locate(name, unpack_named, report)
         report(f"loading {files.name} ({str(kind).removeprefix('torch.')}, {place.type})")
         with failures_named(files):
             files, model, tokenizer, notes = _read(files, kind, place, trust_remote_code)
@@ -116,7 +116,8 @@ def _said_in_a_line(report: Callable[[str], None]) -> Iterator[None]:
             report(" ".join(text.split()))
 
 
-def _unpack(gguf: Path, folder: Path) -> None:
+def unpack_named(gguf: Path, folder: Path) -> None:
+    """`unpack`, with its failures as one line."""
     from nad.engines.transformers.auto_classes import unpack
 
     with failures_named(ModelFiles(DEFAULT, str(gguf.parent), gguf.name)):
