@@ -53,7 +53,7 @@ def parse(arguments: Mapping[str, str], known: set[str]) -> dict[str, Any]:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        if key in _REFUSED and value not in (None, False, 0, 1):
+        if key in _REFUSED and value and (value is True or value != 1):
             raise UsageError(f"--engine-arg {key} is refused: {_REFUSED[key]}")
         if key in _OURS or key not in known:
             what = "is set by nad" if key in _OURS else "is not an engine argument of vLLM (see `vllm serve --help=all`)"

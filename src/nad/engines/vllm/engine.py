@@ -134,7 +134,7 @@ class VllmEngine:
         self._finalizer()
 
     def held(self) -> list[list[int]]:
-        """Of each worker: how many requests it holds captures of, and its bytes of memory."""
+        """Of each worker: how many requests it holds captures of, its bytes of memory, and how many it preempted."""
         found: list[list[int]] = self._loop.run(self._llm.collective_rpc("nad_held"))
         return found
 

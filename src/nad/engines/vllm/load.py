@@ -23,8 +23,6 @@ def load_vllm(model: Any, options: LoadOptions) -> VllmEngine:
     version = check_version("untested_vllm" in options.arguments)
     if model is not None and not isinstance(model, str):
         raise UsageError("the vLLM engine loads its model itself; name a folder or a hub id, or use transformers")
-    if options.fast_cpu:
-        raise UsageError("--fast-cpu is for the transformers engine")
     files = _files(model, options.report)
     _refuse_experts(files)
     cpu = _on_cpu(options)

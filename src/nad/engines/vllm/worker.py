@@ -32,7 +32,8 @@ class CaptureWorker(Base):  # type: ignore[misc, valid-type]
 
     def load_model(self, *arguments: Any, **options: Any) -> None:
         super().load_model(*arguments, **options)
-        self._nad_refusal = ""
+        _allocate_stage_inputs(self.model_runner)
+        self._nad_refusal, self._nad_resumed = "", 0
         self._nad: Captures | None = None
         try:
             self._nad = _captures(self.model_runner, self.vllm_config)
@@ -49,6 +50,7 @@ class CaptureWorker(Base):  # type: ignore[misc, valid-type]
             self._nad.begin(new.req_id, order, len(new.prompt_token_ids or ()))
         for request in scheduler_output.finished_req_ids:
             self._nad.end(request)
+        self._nad_resumed += len(scheduler_output.scheduled_cached_reqs.resumed_req_ids)
         try:
             return super().execute_model(scheduler_output)
         finally:
@@ -75,9 +77,18 @@ class CaptureWorker(Base):  # type: ignore[misc, valid-type]
         self._nad.forget(keys)
 
     def nad_held(self) -> list[int]:
-        """How many requests are held, and the bytes of memory this process has."""
+        """How many requests are held, the bytes of memory of this process, and how often one was preempted."""
         assert self._nad is not None
-        return [len(self._nad), psutil.Process(os.getpid()).memory_info().rss]
+        return [len(self._nad), psutil.Process(os.getpid()).memory_info().rss, self._nad_resumed]
+
+
+def _allocate_stage_inputs(runner: Any) -> None:
+    """The first model runner allocates them while it profiles, which it skips where the cache's size is given."""
+    if getattr(runner, "intermediate_tensors", runner) is None and not get_pp_group().is_first_rank:
+        model, dtype = runner.get_model(), runner.model_config.dtype
+        runner.intermediate_tensors = model.make_empty_intermediate_tensors(
+            batch_size=runner.max_num_tokens, dtype=dtype, device=runner.device
+        )
 
 
 def _captures(runner: Any, config: Any) -> Captures:
