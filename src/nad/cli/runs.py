@@ -11,15 +11,20 @@ from nad.cli.options import (
     Activation,
     Device,
     Dtype,
+    EngineArg,
     EngineName,
     FastCpu,
     FoldSystem,
     Model,
+    PipelineParallel,
     Raw,
     System,
     TemplateArg,
+    TensorParallel,
     ThinkingTag,
     TrustRemoteCode,
+    UntestedVllm,
+    engine_arguments,
     model_options,
     parse_template_args,
 )
@@ -35,6 +40,10 @@ def evaluate_task(
     task: Annotated[str, typer.Option(help="The benchmark; see `nad tasks`.")],
     model: Model = None,
     engine: EngineName = "transformers",
+    engine_arg: EngineArg = None,
+    tensor_parallel: TensorParallel = None,
+    pipeline_parallel: PipelineParallel = None,
+    untested_vllm: UntestedVllm = False,
     n: Annotated[int, typer.Option("-n", "--n", help="Samples a problem.")] = 64,
     limit: Annotated[int | None, typer.Option(help="Only the first K problems.")] = None,
     out: Annotated[str | None, typer.Option(help="Folder or address of the run. Default: runs/TASK-MODEL.")] = None,
@@ -94,6 +103,7 @@ def evaluate_task(
     from nad.cli.show_runs import eval_progress, run_account
     from nad.engines import load_engine
 
+    extra["arguments"] = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     path = out or f"runs/{task}-{loaded.name.rstrip('/').rpartition('/')[2]}"

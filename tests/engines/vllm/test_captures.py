@@ -94,11 +94,13 @@ def test_sets_of_requests_out_of_step_beside_one_that_is_not_captured(rule: Acti
     worker.step([("a", 0, 3, False), ("plain", 0, 4, True), ("b", 0, 2, True)])
     worker.step([("plain", 4, 1, True), ("b", 2, 1, True), ("a", 3, 2, True)])
     for t in range(40):
-        worker.step([("a", 5 + t, 1, True), ("b", 3 + t, 1, True), ("c", max(0, 2 + t) if t else 0, 1 if t else 3, True)])
+        worker.step(
+            [("a", 5 + t, 1, True), ("b", 3 + t, 1, True), ("c", max(0, 2 + t) if t else 0, 1 if t else 3, True)]
+        )
     for name in "abc":
         for length in (1, 7, 40):
             found = worker.read(name, length)
-            expected, chunks = worker.truth(name, length, rule)
+            expected, _ = worker.truth(name, length, rule)
             assert found.error == ""
             assert found.tokens == worker.tokens[name][:length]
             assert found.activations.neuron.tolist() == expected.neuron.tolist()

@@ -1,6 +1,7 @@
-"""Sets captured inside vLLM equal the transformers engine's teacher-forced ones on the same tokens, whatever moves rows."""
+"""Sets captured inside vLLM equal the transformers engine's teacher-forced ones, whatever moves rows."""
 
 import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from nad.types import SamplingParams
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 PROMPT = (257, 71, 68, 75, 75, 78, 258)
 LONG = tuple(np.random.default_rng(0).integers(0, 256, 130).tolist())
+
 
 @pytest.mark.parametrize("prompt", [PROMPT, LONG], ids=["short", "in-parts"])
 def test_sets_with_prompts_in_parts_preemption_and_prefix_caching(cramped: Any, reference: Any, prompt: Any) -> None:
@@ -65,7 +67,8 @@ def test_the_stop_cuts_exactly_and_all_samples_alike(cramped: Any, reference: An
         assert list(rollout.until(stop)) == []
     assert group.position == len(seen)
     for completion in group.completions:
-        assert (completion.finish_reason is None) == (len(completion.tokens) == group.position < 30)
+        goes_on = len(completion.tokens) == group.position < 30 and completion.tokens[-1] not in cramped.eos
+        assert (completion.finish_reason is None) == goes_on
     assert_teacher_forced(reference, PROMPT, group.completions)
 
 
@@ -116,7 +119,9 @@ def test_any_subset_is_kept_and_still_captured(cramped: Any, reference: Any) -> 
 
 
 def test_a_stop_text_ends_its_sample(cramped: Any, reference: Any) -> None:
-    text = sampled(reference, PROMPT, 1, SamplingParams(max_tokens=20, temperature=0), Never(), None).completions[0].text
+    text = (
+        sampled(reference, PROMPT, 1, SamplingParams(max_tokens=20, temperature=0), Never(), None).completions[0].text
+    )
     params = SamplingParams(max_tokens=20, temperature=0, stop=(text[4:6],))
     mine, theirs = (sampled(e, PROMPT, 1, params, Never(), None).completions[0] for e in (cramped, reference))
     assert (mine.text, mine.tokens, mine.finish_reason) == (theirs.text, theirs.tokens, "stop")
@@ -133,10 +138,8 @@ def test_leaving_a_rollout_frees_it_on_every_path(cramped: Any, leave: str) -> N
             if leave == "iterator":
                 steps.close()
 
-    try:
+    with suppress(KeyboardInterrupt):
         left()
-    except KeyboardInterrupt:
-        pass
     assert cramped.held()[0][0] == 0
     assert cramped._llm.get_num_unfinished_requests() == 0
     assert cramped._seats._free == cramped._seats.seats
@@ -194,7 +197,7 @@ def test_a_thread_cannot_wait_for_its_own_places(cramped: Any) -> None:
         (lambda e: e.start((999_999,), 1, SamplingParams(), None), "no token 999999"),
         (lambda e: e.start(PROMPT * 100, 1, SamplingParams(), None), "context window of 512"),
         (lambda e: e.score(PROMPT, (), RULE), "at least one token each"),
-        (lambda e: e.score(PROMPT, (1,), RULE, signals=True), "no signals of a given text"),
+        (lambda e: e.score(PROMPT, (1,), RULE, signals=True), "no signals of given texts"),
     ],
 )
 def test_calls_that_cannot_be_served(cramped: Any, call: Any, message: str) -> None:

@@ -55,7 +55,7 @@ def load(
             if place.type == "cpu":
                 _align(model)
             model = model.to(place).eval()
-    return LoadedModel(files.name, model, tokenizer, notes, _digest(files))
+    return LoadedModel(files.name, model, tokenizer, notes, weights_digest_of(files))
 
 
 def _read(
@@ -72,7 +72,8 @@ def _read(
     return files, model, tokenizer, (adapter_note(files),) if files.adapter else ()
 
 
-def _digest(files: ModelFiles) -> str:
+def weights_digest_of(files: ModelFiles) -> str:
+    """What tells these weights from others', wherever they lie."""
     if files.name == DEFAULT:
         return DEFAULT_DIGEST
     if files.gguf_file:

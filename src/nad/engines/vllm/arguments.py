@@ -11,7 +11,7 @@ import torch
 from nad.engines.base import LoadOptions
 from nad.errors import UsageError
 
-_OURS = ("model", "tokenizer", "worker_cls", "worker_extension_cls", "dtype", "disable_log_stats")
+_OURS = ("model", "tokenizer", "worker_cls", "worker_extension_cls", "dtype", "disable_log_stats", "trust_remote_code")
 _REFUSED = {
     "speculative_config": "speculative decoding emits several tokens a step, which the capture cannot tell apart",
     "enable_lora": "LoRA adapters change W_g and W_out per request; merge the adapter into the weights",
@@ -33,6 +33,7 @@ def engine_arguments(path: str, dtype: torch.dtype, options: LoadOptions, known:
         "dtype": str(dtype).removeprefix("torch."),
         "worker_cls": "nad.engines.vllm.worker.CaptureWorker",
         "disable_log_stats": True,
+        "trust_remote_code": options.trust_remote_code,
         "max_num_seqs": SEATS,
         # vLLM's compile cache does not see hooks: an engine with capture must have a cache of its own.
         "additional_config": {"nad_capture": 1},
@@ -56,17 +57,21 @@ def parse(arguments: Mapping[str, str], known: set[str]) -> dict[str, Any]:
         if key in _REFUSED and value and (value is True or value != 1):
             raise UsageError(f"--engine-arg {key} is refused: {_REFUSED[key]}")
         if key in _OURS or key not in known:
-            what = "is set by nad" if key in _OURS else "is not an engine argument of vLLM (see `vllm serve --help=all`)"
+            what = (
+                "is set by nad" if key in _OURS else "is not an engine argument of vLLM (see `vllm serve --help=all`)"
+            )
             raise UsageError(f"--engine-arg {key} {what}")
         found[key] = value
     return found
 
 
 def set_environment(on_cpu: bool, workers: int) -> None:
-    """Name what vLLM reads from the environment, where the user has not set it; one machine without a network suffices."""
+    """Set what vLLM reads from the environment, where the user has not: quiet, on a CPU its cores and no network."""
     defaults = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
     if on_cpu:
-        cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+        cores = (
+            sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
+        )
         each = max(1, len(cores) // workers)
         parts = [cores[i * each : (i + 1) * each] or cores for i in range(workers)]
         binding = "|".join(",".join(map(str, part)) for part in parts)

@@ -42,9 +42,7 @@ def keep_gates(
 
 
 @keep_gates.register_fake
-def _(
-    merged: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor, count: torch.Tensor, kept: torch.Tensor
-) -> None:
+def _(merged: torch.Tensor, rows: torch.Tensor, slots: torch.Tensor, count: torch.Tensor, kept: torch.Tensor) -> None:
     return None
 
 

@@ -21,6 +21,8 @@ from nad.neurons.activation import ActivationRule, ActivationSet
 EXPIRY_S = 600.0
 """How long what nobody reads is kept after its request has ended."""
 _UNION_BYTES = 64 << 20
+_PUSH_BYTES = 512 << 20
+"""Rows of W_u W_out held at once, of as many tokens as are scored together."""
 
 
 @dataclass(frozen=True)
@@ -231,9 +233,17 @@ class Captures:
         token = stages.of_last((len(held),), torch.int64, self._device, mine)
         for rule in dict.fromkeys(record.rule for record in held):
             if rule is not None:  # those that were dropped meanwhile have none
-                self._score(rule, [slot for slot, record in enumerate(held) if record.rule == rule], held, token)
+                slots = [slot for slot, record in enumerate(held) if record.rule == rule]
+                for start in range(0, len(slots), self._together):
+                    self._score(rule, slots[start : start + self._together], held, token)
         for record, emitted in zip(held, token.tolist(), strict=True):
             record.tokens.append(emitted)
+
+    @property
+    def _together(self) -> int:
+        """How many rows are scored together: the same number in all workers."""
+        workers = self._shard.tensor.size * self._shard.pipeline.size
+        return max(1, _PUSH_BYTES * workers // (4 * self.neurons))
 
     def _score(self, rule: ActivationRule, slots: Sequence[int], held: Sequence[_Record], token: Tensor) -> None:
         row = torch.tensor(slots, device=self._device)

@@ -9,17 +9,19 @@ import uuid
 import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from types import SimpleNamespace
 from typing import Any
 
-from nad.engines.base import LoadOptions
+from torch import nn
+from transformers import GenerationConfig
+
+from nad.engines.transformers.tokenizer import ChatTokenizer, end_tokens
 from nad.engines.vllm.captures import Found, Order
 from nad.engines.vllm.loop import EventLoop, Seats
-from nad.engines.vllm.platform import check_version
 from nad.engines.vllm.rollout import Source, VllmRollout, deliver
 from nad.engines.vllm.sizing import SCORED_ROWS
 from nad.errors import NadError, UsageError
 from nad.neurons.activation import ActivationRule
+from nad.thinking import Tags
 from nad.types import Completion, Message, SamplingParams
 
 _ROLLOUTS = 16
@@ -34,18 +36,33 @@ class VllmEngine:
     kind = "vllm"
     revision: str | None = None
 
-    def __init__(self, llm: Any, loop: EventLoop, tokenizer: Any, name: str, about: Mapping[str, Any]) -> None:
-        self._llm, self._loop, self._tokenizer, self.name = llm, loop, tokenizer, name
+    def __init__(
+        self,
+        llm: Any,
+        loop: EventLoop,
+        tokenizer: Any,
+        name: str,
+        about: Mapping[str, Any],
+        *,
+        weights_digest: str | None = None,
+        fold_system: bool = False,
+        thinking_tags: Sequence[Tags] = (),
+    ) -> None:
+        self._llm, self._loop, self.name, self.weights_digest = llm, loop, name, weights_digest
+        self._texts = ChatTokenizer(tokenizer, fold_system, thinking_tags)
+        self.thinking_tags = self._texts.thinking_tags
         config = llm.vllm_config
         self.layers, self.neurons = int(about["layers"]), int(about["neurons"])
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
         self.context_window = int(config.model_config.max_model_len)
-        self.eos = _eos(config.model_config, tokenizer)
+        self.eos = end_tokens(_Settings(config.model_config), tokenizer)
         self._vocabulary = int(config.model_config.get_vocab_size())
         self._parallel = config.parallel_config.world_size > 1
         self._seats = Seats(int(config.scheduler_config.max_num_seqs))
         self.rollouts = min(_ROLLOUTS, self._seats.seats)
-        self.notes = ("vLLM: a sample's draws follow from (seed, its number), up to rounding that depends on the batch",)
+        self.notes = (
+            "vLLM: a sample's draws follow from (seed, its number), up to rounding that depends on the batch",
+        )
         self._scoring = threading.Lock()
         self._finalizer = weakref.finalize(self, _shut_down, llm, loop)
         atexit.register(self._finalizer)  # before multiprocessing's own, which would kill the workers first
@@ -53,24 +70,16 @@ class VllmEngine:
     def encode(
         self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
     ) -> tuple[int, ...]:
-        from nad.engines.transformers.tokenizer import apply_template, unicode
+        return self._texts.encode(prompt, raw, template_args)
 
-        if raw:
-            if not isinstance(prompt, str):
-                raise UsageError("a raw prompt must be one text, not messages")
-            if template_args:
-                raise UsageError("template arguments need the chat template; drop --raw or --template-arg")
-            return tuple(self._tokenizer(unicode(prompt))["input_ids"])
-        messages = [Message("user", prompt)] if isinstance(prompt, str) else prompt
-        return tuple(apply_template(self._tokenizer, messages, dict(template_args or {})))
+    def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
+        return self._texts.prompt_notes(prompt, raw)
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
-        from nad.engines.transformers.tokenizer import unicode
-
-        return tuple(self._tokenizer(unicode(text), add_special_tokens=False)["input_ids"])
+        return self._texts.encode_completion(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self._tokenizer.decode(list(tokens), skip_special_tokens=True)
+        return self._texts.decode(tokens)
 
     def start(
         self,
@@ -118,7 +127,7 @@ class VllmEngine:
         signals: bool = False,
     ) -> Completion:
         if signals:
-            raise UsageError("the vLLM engine gives no signals of a given text; leave them out, or --engine transformers")
+            raise UsageError("the vLLM engine gives no signals of given texts; take --engine transformers")
         if not prompt_tokens or not completion_tokens:
             raise UsageError("a prompt and a completion of at least one token each are needed")
         self._check_rule(rule)
@@ -220,12 +229,13 @@ def sample_seed(seed: int, sample: int) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}:{sample}".encode()).digest()[:8], "big") >> 1
 
 
-def _eos(config: Any, tokenizer: Any) -> frozenset[int]:
-    from nad.engines.transformers.tokenizer import end_tokens
+class _Settings(nn.Module):
+    """What `end_tokens` looks at of a model."""
 
-    settings = config.try_get_generation_config()
-    owner: Any = SimpleNamespace(config=config.hf_text_config, generation_config=SimpleNamespace(**settings))
-    return end_tokens(owner, tokenizer)
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        self.config = config.hf_text_config
+        self.generation_config = GenerationConfig(**config.try_get_generation_config())
 
 
 def _shut_down(llm: Any, loop: EventLoop) -> None:

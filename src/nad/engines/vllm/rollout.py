@@ -33,9 +33,8 @@ class Source:
     """Where a rollout's samples come from, and what it asks of the engine.
 
     `submit(i, deliver)` starts sample i, which puts its pieces to `deliver`, and returns its task and its key;
-    `drop(tasks, keys, muted)` ends requests, frees what the workers hold of the keys and captures no more neurons of the
-    muted ones; `read(lengths)` reads what they
-    captured, by key; `release(n)` gives n places of the batch back.
+    `drop(tasks, keys, muted)` ends requests, frees what the workers hold of the keys and captures no more neurons of
+    the muted ones; `read(lengths)` reads what they captured, by key; `release(n)` gives n places of the batch back.
     """
 
     prompt: tuple[int, ...]
@@ -102,9 +101,10 @@ class VllmRollout:
         while True:
             if self._closed:
                 raise NadError("this rollout is closed; start another")
-            for self._progress in progress_of(self._tree):
-                yield self._progress
-                if stop.reached(self._progress):
+            for progress in progress_of(self._tree):
+                self._progress = progress
+                yield progress
+                if stop.reached(progress):
                     return
             if self._over:
                 return

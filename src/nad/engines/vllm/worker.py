@@ -1,6 +1,5 @@
 """vLLM's worker with the capture in it. Named by `worker_cls`, so that only engines that asked for it have it."""
 
-# ruff: noqa: I001
 from nad.engines.vllm.platform import on_cpu
 
 if on_cpu():
