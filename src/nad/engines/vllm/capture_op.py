@@ -7,6 +7,7 @@ nothing has to run eagerly for it.
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from nad.errors import UsageError
 
+VllmModule = Any
+"""A module of vLLM's, whose attributes torch's types do not know."""
 _IDENTITY_ROWS = 1024
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "SiluAndMul": nn.functional.silu,
@@ -94,12 +97,12 @@ class Selection:
             self.slots.fill_(self.trash)
 
 
-def find_ffns(model: nn.Module, layers: int) -> list[nn.Module]:
+def find_ffns(model: nn.Module, layers: int) -> list[VllmModule]:
     """The gated feed-forward modules of the `layers` layers this worker has, in order.
 
     Raises UsageError for a model laid out otherwise.
     """
-    found: dict[int, nn.Module] = {}
+    found: dict[int, VllmModule] = {}
     for name, module in model.named_modules():
         if "experts" in name or "Expert" in type(module).__name__:
             raise UsageError(f"{type(model).__name__} is a mixture of experts; {_READS}")
@@ -112,29 +115,29 @@ def find_ffns(model: nn.Module, layers: int) -> list[nn.Module]:
     return [found[number] for number in sorted(found)]
 
 
-def _check(model: nn.Module, ffn: nn.Module, twice: bool) -> None:
-    sizes = getattr(ffn.gate_up_proj, "output_sizes", ())
+def _check(model: nn.Module, ffn: VllmModule, twice: bool) -> None:
+    sizes: Sequence[int] = getattr(ffn.gate_up_proj, "output_sizes", ())
     if twice or len(sizes) != 2 or sizes[0] != sizes[1] or _activation(ffn.act_fn) is None:
         what = type(ffn.act_fn).__name__
         raise UsageError(f"{type(model).__name__} has feed-forward layers of an unknown kind ({what}); {_READS}")
 
 
-def _activation(act: nn.Module) -> Callable[[Tensor], Tensor] | None:
-    name = " ".join(filter(None, (type(act).__name__, getattr(act, "approximate", None))))
+def _activation(act: VllmModule) -> Callable[[Tensor], Tensor] | None:
+    name = f"{type(act).__name__} {getattr(act, 'approximate', '')}".strip()
     return _ACTIVATIONS.get(name)
 
 
-def gate_bytes(ffns: Sequence[nn.Module], dtype: torch.dtype) -> int:
+def gate_bytes(ffns: Sequence[VllmModule], dtype: torch.dtype) -> int:
     """Bytes of the gates of one token in these layers."""
     return sum(local_neurons(ffn) for ffn in ffns) * dtype.itemsize
 
 
-def local_neurons(ffn: nn.Module) -> int:
+def local_neurons(ffn: VllmModule) -> int:
     return int(ffn.down_proj.input_size_per_partition)
 
 
 def install(
-    ffns: Sequence[nn.Module], selection: Selection, dtype: torch.dtype, device: torch.device
+    ffns: Sequence[VllmModule], selection: Selection, dtype: torch.dtype, device: torch.device
 ) -> list[CapturedLayer]:
     """Put the operation after every merged gate and up projection."""
     layers = []
@@ -151,14 +154,14 @@ def install(
     return layers
 
 
-def _hook(projection: nn.Module, args: tuple[Tensor, ...], output: tuple[Tensor, ...] | Tensor) -> None:
+def _hook(projection: VllmModule, args: tuple[Tensor, ...], output: tuple[Tensor, ...] | Tensor) -> None:
     merged = output[0] if isinstance(output, tuple) else output
     torch.ops.nad.keep_gates(
         merged, projection.nad_rows, projection.nad_slots, projection.nad_count, projection.nad_kept
     )
 
 
-def _down_weight(down: nn.Module, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "hidden neurons"]:
+def _down_weight(down: VllmModule, dtype: torch.dtype, device: torch.device) -> Float[Tensor, "hidden neurons"]:
     """W_out: the weight itself where it is one; else, packed or quantised, what it makes of an identity matrix."""
     neurons, hidden = down.input_size_per_partition, down.output_size
     weight = getattr(down, "weight", None)

@@ -140,9 +140,9 @@ class Captures:
     def choose(
         self,
         requests: Sequence[str],
-        computed: Sequence[int],
-        scheduled: Sequence[int],
-        emits: Sequence[bool],
+        computed: Sequence[int] | np.ndarray,
+        scheduled: Sequence[int] | np.ndarray,
+        emits: Sequence[bool] | np.ndarray,
     ) -> None:
         """Name the rows of the coming forward pass whose gates are to be kept.
 

@@ -26,7 +26,7 @@ from nad.engines.vllm.sizing import GATE_BYTES, SCORED_ROWS
 from nad.errors import UsageError
 
 
-class CaptureWorker(Base):  # type: ignore[misc, valid-type]
+class CaptureWorker(Base):
     """A worker whose `load_model` puts the capture in, before profiling, compilation and graph capture."""
 
     def load_model(self, *arguments: Any, **options: Any) -> None:
