@@ -5,8 +5,8 @@
 `capture_ratio`: n samples of so many tokens, with neurons recorded and read, over the same without.
 `continuation_ratio`: seconds a token of the one sample that goes on to --answer tokens, where its beginning was
 recorded, over one where it was not. `first_*`: seconds to the first position. `nad_over_one`: n prefixes, a choice and
-the winner's rest, over one plain answer of that length. `many_ratio`: so many such requests at once, a thread each, over
-full answers of all their samples. (It is not called vllm.py: Python would find it instead of vLLM.)
+the winner's rest, over one plain answer of that length. `many_ratio`: so many such requests at once, a thread each,
+over full answers of all their samples. (It is not called vllm.py: Python would find it instead of vLLM.)
 """
 
 import argparse

@@ -1,12 +1,13 @@
 """What --engine-arg may set, the versions, and the seats of the batch; no vLLM is needed."""
 
+import os
 import threading
 from collections.abc import Mapping
 
 import pytest
 
 from nad.engines.vllm import platform
-from nad.engines.vllm.arguments import parse
+from nad.engines.vllm.arguments import environment, parse
 from nad.engines.vllm.engine import sample_seed
 from nad.engines.vllm.loop import Seats
 from nad.errors import NadError, UsageError
@@ -70,3 +71,14 @@ def test_seeds_of_samples_differ_and_do_not_depend_on_n() -> None:
     seeds = {sample_seed(seed, i) for seed in (0, 1) for i in range(1000)}
     assert len(seeds) == 2000
     assert max(seeds) < 2**63
+
+
+def test_what_is_set_in_the_environment_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {3, 5, 6}, raising=False)
+    monkeypatch.setenv("VLLM_LOGGING_LEVEL", "INFO")
+    monkeypatch.delenv("VLLM_CPU_OMP_THREADS_BIND", raising=False)
+    for workers, shares in ((1, "3,5,6"), (2, "3|5"), (4, "3|5|6|3")):
+        with environment(on_cpu=True, workers=workers):
+            assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == shares
+            assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
+        assert "VLLM_CPU_OMP_THREADS_BIND" not in os.environ

@@ -3,7 +3,8 @@
 import dataclasses
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -65,16 +66,28 @@ def parse(arguments: Mapping[str, str], known: set[str]) -> dict[str, Any]:
     return found
 
 
-def set_environment(on_cpu: bool, workers: int) -> None:
-    """Set what vLLM reads from the environment, where the user has not: quiet, on a CPU its cores and no network."""
-    defaults = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
+@contextmanager
+def environment(on_cpu: bool, workers: int) -> Iterator[None]:
+    """What vLLM's processes read from the environment while they start, where the user has not set it.
+
+    They are quiet; on a CPU each worker has its share of the cores, and no network is needed.
+    """
+    wanted = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
     if on_cpu:
-        cores = (
-            sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(range(os.cpu_count() or 1))
-        )
-        each = max(1, len(cores) // workers)
-        parts = [cores[i * each : (i + 1) * each] or cores for i in range(workers)]
-        binding = "|".join(",".join(map(str, part)) for part in parts)
-        defaults |= {"VLLM_HOST_IP": "127.0.0.1", "VLLM_CPU_OMP_THREADS_BIND": binding}
-    for name, value in defaults.items():
-        os.environ.setdefault(name, value)
+        wanted |= {"VLLM_HOST_IP": "127.0.0.1", "VLLM_CPU_OMP_THREADS_BIND": _shares(workers)}
+    set_here = {name: value for name, value in wanted.items() if name not in os.environ}
+    os.environ.update(set_here)
+    try:
+        yield
+    finally:
+        for name in set_here:
+            os.environ.pop(name, None)
+
+
+def _shares(workers: int) -> str:
+    """The cores of each worker; where there are fewer cores than workers, one core for each in turn."""
+    every = range(os.cpu_count() or 1)
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else list(every)
+    each = max(1, len(cores) // workers)
+    shares = [[cores[(worker * each + i) % len(cores)] for i in range(each)] for worker in range(workers)]
+    return "|".join(",".join(map(str, share)) for share in shares)

@@ -10,7 +10,7 @@ from nad.engines.base import LoadOptions
 from nad.engines.model_files import ModelFiles, locate
 from nad.engines.transformers.load_errors import failures_named
 from nad.engines.transformers.loading import choose_device, choose_dtype, unpack_named, weights_digest_of
-from nad.engines.vllm.arguments import engine_arguments, set_environment
+from nad.engines.vllm.arguments import engine_arguments, environment
 from nad.engines.vllm.engine import VllmEngine
 from nad.engines.vllm.loop import EventLoop
 from nad.engines.vllm.platform import check_version, on_cpu
@@ -62,7 +62,8 @@ def _refuse_experts(files: ModelFiles, trust_remote_code: bool) -> None:
 
 
 def _on_cpu(options: LoadOptions) -> bool:
-    cpu = on_cpu()
+    with environment(False, 1):  # vLLM sets its logging up when it is imported
+        cpu = on_cpu()
     kind = "cpu" if cpu else "cuda"
     if options.device not in ("auto", kind):
         raise UsageError(f"this vLLM runs on {kind}; pass --device {kind} or auto, got {options.device!r}")
@@ -78,11 +79,12 @@ def _started(
     from vllm.v1.engine.async_llm import AsyncLLM
 
     arguments = engine_arguments(files.path, dtype, options, AsyncEngineArgs, cpu)
-    set_environment(cpu, arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1))
+    workers = arguments.get("tensor_parallel_size", 1) * arguments.get("pipeline_parallel_size", 1)
     options.report(f"starting vLLM {version} with {files.name} ({arguments['dtype']}, {'cpu' if cpu else 'cuda'})")
     loop = EventLoop()
     try:
-        llm = loop.run(_start(AsyncLLM, AsyncEngineArgs, arguments))
+        with environment(cpu, workers):
+            llm = loop.run(_start(AsyncLLM, AsyncEngineArgs, arguments))
         about = loop.run(llm.collective_rpc("nad_about"))
     except Exception as error:  # its processes end with errors of any kind
         loop.close()
