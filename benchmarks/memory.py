@@ -8,6 +8,7 @@ the memory of a process that has only imported everything, as a multiple of that
 """
 
 import argparse
+import resource
 import subprocess
 import sys
 
@@ -18,8 +19,6 @@ PROMPT = "Write a very long story about a lighthouse keeper."
 
 def sample(model: str | None, n: int, tokens: int) -> None:
     """Print the memory before the model is loaded, what must be held, and the peak, in MB."""
-    import torch
-
     from nad.engines import load_engine
     from nad.engines.transformers.engine import TransformersEngine
     from nad.stopping import At
@@ -40,8 +39,7 @@ def sample(model: str | None, n: int, tokens: int) -> None:
     with engine.start(prompt, n, SamplingParams(max_tokens=tokens, temperature=1.0), None) as rollout:
         for _ in rollout.until(At(tokens)):
             pass
-    peak = int(next(line.split()[1] for line in open("/proc/self/status") if line.startswith("VmHWM"))) * 1024
-    del torch
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     print(before / 1e6, held / 1e6, peak / 1e6)
 
 

@@ -95,7 +95,7 @@ def test_texts_longer_than_one_piece_of_the_forward_pass(monkeypatch: pytest.Mon
 def test_scoring_in_small_parts_changes_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {rule: sampled_by("llama", rule) for rule in RULES}
     monkeypatch.setattr("nad.engines.capture.recorder._GATE_BYTES", 1)
-    monkeypatch.setattr("nad.engines.capture.recorder._SCORE_BYTES", 1)
+    monkeypatch.setattr("nad.engines.capture.scoring._SCORE_BYTES", 1)
     for rule, group in whole.items():
         for one, other in zip(group.completions, sampled_by("llama", rule).completions, strict=True):
             assert one.tokens == other.tokens

@@ -15,15 +15,20 @@ from nad.cli.options import (
     Activation,
     Device,
     Dtype,
+    EngineArg,
     EngineName,
     FastCpu,
     FoldSystem,
     Model,
+    PipelineParallel,
     Raw,
     System,
     TemplateArg,
+    TensorParallel,
     ThinkingTag,
     TrustRemoteCode,
+    UntestedVllm,
+    engine_arguments,
     messages,
     model_options,
     parse_template_args,
@@ -72,6 +77,10 @@ def generate(
     prompt: Annotated[str, typer.Argument(help='The prompt; "-" reads standard input.')],
     model: Model = None,
     engine: EngineName = "transformers",
+    engine_arg: EngineArg = None,
+    tensor_parallel: TensorParallel = None,
+    pipeline_parallel: PipelineParallel = None,
+    untested_vllm: UntestedVllm = False,
     n: Annotated[int, typer.Option("-n", "--n", help="Samples.")] = 64,
     stop_at: Annotated[
         str | None,
@@ -118,6 +127,7 @@ def generate(
     from nad.engines import load_engine
     from nad.result_json import result_json
 
+    extra["arguments"] = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     result = generate_on_terminal(loaded, request, quiet=as_json)
@@ -130,6 +140,10 @@ def score(
     file: Annotated[str, typer.Argument(help='JSON Lines of {"prompt", "completion"} or their tokens; "-": stdin.')],
     model: Model = None,
     engine: EngineName = "transformers",
+    engine_arg: EngineArg = None,
+    tensor_parallel: TensorParallel = None,
+    pipeline_parallel: PipelineParallel = None,
+    untested_vllm: UntestedVllm = False,
     selector: Annotated[str | None, typer.Option(help="Also choose among the lines of each prompt.")] = None,
     neurons: Annotated[bool, typer.Option("--neurons", help="Add the neurons and their first tokens.")] = False,
     system: System = None,
@@ -162,6 +176,7 @@ def score(
     from nad.cli.progress import status
     from nad.engines import load_engine
 
+    extra["arguments"] = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     for line in score_lines(loaded, lines, options):

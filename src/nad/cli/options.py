@@ -1,7 +1,7 @@
 """Options that several commands share, and how their texts are read. Imports nothing heavy."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -23,6 +23,17 @@ FastCpu = Annotated[
     bool,
     typer.Option("--fast-cpu/--no-fast-cpu", help="On a CPU: packed weights and a decoding step of their own."),
 ]
+EngineArg = Annotated[
+    list[str] | None,
+    typer.Option("--engine-arg", help="Argument of the engine's own, KEY=VALUE (vLLM's); may be repeated."),
+]
+TensorParallel = Annotated[
+    int | None, typer.Option("--tensor-parallel", help="vLLM: split every layer among so many workers.")
+]
+PipelineParallel = Annotated[
+    int | None, typer.Option("--pipeline-parallel", help="vLLM: split the layers among so many stages.")
+]
+UntestedVllm = Annotated[bool, typer.Option("--untested-vllm", help="Try a version of vLLM that was not tested.")]
 System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
 TemplateArg = Annotated[
@@ -72,13 +83,32 @@ def model_options(trust_remote_code: bool, fold_system: bool, thinking_tag: Sequ
     return {"trust_remote_code": trust_remote_code, "fold_system": fold_system, "thinking_tags": tags}
 
 
-def parse_template_args(pairs: Sequence[str] | None) -> dict[str, object]:
-    """KEY=VALUE pairs; a value that is JSON (true, 3, "x") is read as such, any other (NaN, too) is a text."""
-    found: dict[str, object] = {}
+def engine_arguments(
+    pairs: Sequence[str] | None, tensor_parallel: int | None, pipeline_parallel: int | None, untested_vllm: bool
+) -> dict[str, str]:
+    """What the engine alone is told (LoadOptions.arguments)."""
+    found = dict(_pairs(pairs, "--engine-arg"))
+    sizes = {"tensor_parallel_size": tensor_parallel, "pipeline_parallel_size": pipeline_parallel}
+    for name, size in sizes.items():
+        if size is not None:
+            if size < 1:
+                raise UsageError(f"--{name.removesuffix('_size').replace('_', '-')} must be at least 1, got {size}")
+            found[name] = str(size)
+    return {**found, **({"untested_vllm": "true"} if untested_vllm else {})}
+
+
+def _pairs(pairs: Sequence[str] | None, option: str) -> Iterator[tuple[str, str]]:
     for pair in pairs or ():
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise UsageError(f"--template-arg must be KEY=VALUE, got {pair!r}")
+            raise UsageError(f"{option} must be KEY=VALUE, got {pair!r}")
+        yield key, value
+
+
+def parse_template_args(pairs: Sequence[str] | None) -> dict[str, object]:
+    """KEY=VALUE pairs; a value that is JSON (true, 3, "x") is read as such, any other (NaN, too) is a text."""
+    found: dict[str, object] = {}
+    for key, value in _pairs(pairs, "--template-arg"):
         try:
             found[key] = json.loads(value, parse_constant=_no_constant)
         except (ValueError, RecursionError):  # a number too long, or brackets too deep

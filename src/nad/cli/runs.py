@@ -12,15 +12,20 @@ from nad.cli.options import (
     Activation,
     Device,
     Dtype,
+    EngineArg,
     EngineName,
     FastCpu,
     FoldSystem,
     Model,
+    PipelineParallel,
     Raw,
     System,
     TemplateArg,
+    TensorParallel,
     ThinkingTag,
     TrustRemoteCode,
+    UntestedVllm,
+    engine_arguments,
     model_options,
     parse_template_args,
 )
@@ -37,6 +42,10 @@ def evaluate_task(
     model: Model = None,
     engine: EngineName = "transformers",
     n: Annotated[int | None, typer.Option("-n", "--n", help="Samples a problem. Default: 64.")] = None,
+    engine_arg: EngineArg = None,
+    tensor_parallel: TensorParallel = None,
+    pipeline_parallel: PipelineParallel = None,
+    untested_vllm: UntestedVllm = False,
     limit: Annotated[int | None, typer.Option(help="Only the first K problems.")] = None,
     out: Annotated[
         str | None,
@@ -109,6 +118,7 @@ def evaluate_task(
     from nad.cli.show_runs import run_account
     from nad.engines import load_engine
 
+    extra["arguments"] = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     with status() as report:
         loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
     made = Path(answers.name).stem if answers else f"t{temperature:g}-s{seed}"

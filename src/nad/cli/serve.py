@@ -103,7 +103,7 @@ def _keys(host: str, file: str | None, insecure: bool) -> "Keys":
 
 
 def _hosts(host: str, keys: "Keys") -> tuple[str, ...]:
-    """The names an open server on loopback answers to: else a page anywhere could reach it through a name of its own."""
+    """The names an open server on loopback answers to; else a page anywhere could reach it by a name of its own."""
     from nad.server.auth import is_loopback
 
     return ("localhost", "127.0.0.1", "[::1]", host) if is_loopback(host) and not keys else ()

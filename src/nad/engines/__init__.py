@@ -11,6 +11,7 @@ from nad.thinking import Tags
 
 ENGINES: Mapping[str, str] = {
     "transformers": "nad.engines.transformers.engine:load_transformers",
+    "vllm": "nad.engines.vllm.load:load_vllm",
     "replay": "nad.runs.replay_engine:load_replay",
 }
 """Engine names and what loads them, (model, LoadOptions) -> Engine; entry points of the group nad.engines add some."""

@@ -35,7 +35,7 @@ def test_parts_of_any_size_give_the_same_sets(
 ) -> None:
     rule = ActivationRule(keep=keep, k=50, per_layer=per_layer)  # type: ignore[arg-type]
     whole = recorded(torch.float64, rule, activated=True)
-    monkeypatch.setattr("nad.engines.capture.recorder._SCORE_BYTES", pairs * LAYERS * NEURONS * 8)
+    monkeypatch.setattr("nad.engines.capture.scoring._SCORE_BYTES", pairs * LAYERS * NEURONS * 8)
     assert recorded(torch.float64, rule, activated=True) == whole
 
 

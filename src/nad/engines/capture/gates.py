@@ -34,6 +34,10 @@ class GatedFFN:
         exact = torch.promote_types(seen.dtype, torch.float32)
         return seen if seen.dtype == exact else self.act.forward(seen.to(exact))
 
+    def down_proj(self) -> Float[Tensor, "hidden neurons"]:
+        """W_out."""
+        return self.down.weight.detach()
+
 
 def find_gated_ffns(model: nn.Module, layers: int) -> list[GatedFFN]:
     """The gated feed-forward of each of the model's `layers` decoder layers, in order.

@@ -47,14 +47,14 @@ def load(name: str | None, device: str, dtype: str, report: Report, trust_remote
     place = choose_device(device)
     kind = choose_dtype(dtype, place)
     with _said_in_a_line(report):
-        files = locate(name, _unpack, report)
+        files = locate(name, unpack_named, report)
         report(f"loading {files.name} ({str(kind).removeprefix('torch.')}, {place.type})")
         with failures_named(files):
             files, model, tokenizer, notes = _read(files, kind, place, trust_remote_code)
             if place.type == "cpu":
                 _align(model)
             model = model.to(place).eval()
-    return LoadedModel(files.name, model, tokenizer, notes, _digest(files))
+    return LoadedModel(files.name, model, tokenizer, notes, weights_digest_of(files))
 
 
 def _read(
@@ -71,7 +71,8 @@ def _read(
     return files, model, tokenizer, adapter_notes(files)
 
 
-def _digest(files: ModelFiles) -> str:
+def weights_digest_of(files: ModelFiles) -> str:
+    """What tells these weights from others', wherever they lie."""
     if files.name == DEFAULT:
         return DEFAULT_DIGEST
     if files.gguf_file:
@@ -115,7 +116,8 @@ def _said_in_a_line(report: Report) -> Iterator[None]:
             report(" ".join(text.split()))
 
 
-def _unpack(gguf: Path, folder: Path) -> None:
+def unpack_named(gguf: Path, folder: Path) -> None:
+    """`unpack`, with its failures as one line."""
     from nad.engines.transformers.auto_classes import unpack
 
     with failures_named(ModelFiles(DEFAULT, str(gguf.parent), gguf.name)):

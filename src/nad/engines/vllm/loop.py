@@ -1,0 +1,60 @@
+"""The bridge between threads that wait and the event loop vLLM lives in; and the seats its batch has."""
+
+import asyncio
+import threading
+from collections.abc import Coroutine
+from typing import Any, TypeVar
+
+from nad.errors import NadError
+
+T = TypeVar("T")
+
+
+class EventLoop:
+    """An event loop in a thread of its own."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="nad-vllm", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """The coroutine's result; waits for it, from any thread but the loop's own."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(timeout=10)
+
+
+class Seats:
+    """How many samples may run at once. Those of a rollout start together: samples that wait in vLLM's queue would
+    let the others of their rollout run far past the stop position."""
+
+    def __init__(self, seats: int) -> None:
+        self.seats, self._free = seats, seats
+        self._changed = threading.Condition()
+        self._held: dict[int, int] = {}
+        """By thread."""
+
+    def take(self, n: int) -> int:
+        """Wait for n seats (or all of them, for a rollout larger than that); the holder to give them back with."""
+        wanted, me = min(n, self.seats), threading.get_ident()
+        with self._changed:
+            if self._free < wanted and self._held.get(me, 0):
+                raise NadError(
+                    f"this thread holds {self._held[me]} of {self.seats} places of the batch and asks for {wanted} "
+                    "more; close a rollout first, or raise max_num_seqs (--engine-arg max_num_seqs=N)"
+                )
+            self._changed.wait_for(lambda: self._free >= wanted)
+            self._free -= wanted
+            self._held[me] = self._held.get(me, 0) + wanted
+            return me
+
+    def give_back(self, holder: int, n: int) -> None:
+        with self._changed:
+            self._free += n
+            self._held[holder] -= n
+            if not self._held[holder]:
+                del self._held[holder]
+            self._changed.notify_all()

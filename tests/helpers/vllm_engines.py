@@ -1,0 +1,54 @@
+"""vLLM engines on tiny models, and the check that what they captured is what a forward pass gives."""
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny import FAMILIES, built, tiny_config, tiny_tokenizer
+
+from nad.neurons.activation import ActivationRule, ActivationSet
+from nad.types import Completion
+
+SIZES = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32, "max_position_embeddings": 512}
+"""Of the tiny models: their 4 heads and 96 neurons can be split among workers."""
+RULE = ActivationRule(k=30, per_layer=16)
+
+
+def tiny_folder(folder: Path, family: str = "qwen3", **changes: Any) -> str:
+    """A tiny random model with a tokenizer."""
+    built(tiny_config(FAMILIES[family], **{**SIZES, **changes})).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+def started(folder: str | None, dtype: str = "float32", **arguments: Any) -> Any:
+    """A vLLM engine; it runs eagerly unless told."""
+    pytest.importorskip("vllm")
+    from nad.engines import load_engine
+
+    given = {"enforce_eager": "true", "block_size": "32", **{k: str(v) for k, v in arguments.items()}}
+    return load_engine(folder, "vllm", dtype=dtype, arguments=given)
+
+
+def jaccard(one: ActivationSet, other: ActivationSet) -> float:
+    a, b = set(one.neuron.tolist()), set(other.neuron.tolist())
+    return len(a & b) / len(a | b) if a | b else 1.0
+
+
+def assert_teacher_forced(
+    reference: Any,
+    prompt: tuple[int, ...],
+    completions: Iterable[Completion],
+    rule: ActivationRule = RULE,
+    least: float = 0.9999,
+) -> None:
+    """Equal up to ties, in the mean; where the neurons are the same their first tokens are too."""
+    found = []
+    for completion in completions:
+        expected = reference.score(prompt, completion.tokens, rule).activations
+        found.append(jaccard(completion.activations, expected))
+        if found[-1] == 1.0 and least > 0.99:
+            assert completion.activations.first_token.tolist() == expected.first_token.tolist()
+    assert np.mean(found) >= least, found
