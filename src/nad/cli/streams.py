@@ -83,3 +83,8 @@ def _is_unicode(encoding: str | None) -> bool:
 
 def _is_ascii(encoding: str) -> bool:
     return encoding.lower() in ("ascii", "us-ascii", "646", "ansi_x3.4-1968")
+
+
+def note(text: str) -> None:
+    """A line about the work, to standard error."""
+    print(f"note: {text}", file=sys.stderr)
