@@ -1,9 +1,12 @@
 """LoRA adapters: merged into the weights, so that Eq. 1 reads the weights the model computes with."""
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from transformers import PreTrainedModel
 
@@ -40,6 +43,19 @@ def check_adapter(files: ModelFiles) -> None:
         raise UsageError(f'{files.name} has an adapter ({ADAPTER}), which peft merges: pip install "nad[adapters]"')
     if files.adapter and Path(files.adapter).is_dir() and not list(Path(files.adapter).glob("adapter_model.*")):
         raise NadError(f"{files.adapter} has {ADAPTER} but no adapter_model.safetensors; download it again")
+
+
+@contextmanager
+def without_adapter(path: str) -> Iterator[str]:
+    """A model's folder as transformers is to see it: it would load an adapter beside the weights, but not merge it."""
+    if not Path(path, ADAPTER).is_file():
+        yield path
+        return
+    with TemporaryDirectory() as bare:
+        for file in Path(path).resolve().iterdir():
+            if file.name != ADAPTER:
+                Path(bare, file.name).symlink_to(file)
+        yield bare
 
 
 def merged(model: PreTrainedModel, files: ModelFiles) -> PreTrainedModel:

@@ -1,6 +1,7 @@
 """Models and tokenizers through the automatic classes of transformers, which take seconds to import."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,11 +20,11 @@ from transformers import (
 
 from nad.engines.gguf_header import end_of_turn_tokens, gguf_settings
 from nad.engines.model_files import DEFAULT, ModelFiles
-from nad.engines.transformers.adapters import merged
+from nad.engines.transformers.adapters import merged, without_adapter
 from nad.errors import NadError
 
 _NO_ADAPTER = {"subfolder": "none"}
-"""Where transformers is told to look for an adapter: it would load one beside the weights without merging it."""
+"""Where transformers is told to look for an adapter in a hub's repository."""
 _TEXT_MODEL_IN_WRAPPER = {
     r"^(model\.)?language_model\.(model\.)?(?!lm_head)": "model.",
     r"^language_model\.lm_head": "lm_head",
@@ -41,9 +42,23 @@ def read_stock(
 
     Of a model that also sees or hears, and is not a causal language model as a whole, the text model is loaded.
     """
-    source: dict[str, Any] = {"trust_remote_code": trust_remote_code}
-    if files.gguf_file:
-        source["gguf_file"] = files.gguf_file
+    with without_adapter(files.path) as path:
+        model = _read_model(replace(files, path=path), dtype, check, trust_remote_code)
+    if files.adapter:
+        model = merged(model, files)
+    return model, AutoTokenizer.from_pretrained(files.path, **_source(files, trust_remote_code))
+
+
+def _source(files: ModelFiles, trust_remote_code: bool) -> dict[str, Any]:
+    """What every automatic class is told beside the path."""
+    gguf = {"gguf_file": files.gguf_file} if files.gguf_file else {}
+    return {"trust_remote_code": trust_remote_code, **gguf}
+
+
+def _read_model(
+    files: ModelFiles, dtype: torch.dtype, check: Callable[[nn.Module], None], trust_remote_code: bool
+) -> PreTrainedModel:
+    source = _source(files, trust_remote_code)
     whole = AutoConfig.from_pretrained(files.path, **source)
     config = _causal(whole, files, trust_remote_code)
     with torch.device("meta"):
@@ -66,9 +81,7 @@ def read_stock(
         )
     if files.gguf_file:
         _end_where_the_file_says(model, Path(files.path, files.gguf_file))
-    if files.adapter:
-        model = merged(model, files)
-    return model, AutoTokenizer.from_pretrained(files.path, **source)
+    return model
 
 
 def _causal(config: PretrainedConfig, files: ModelFiles, trust_remote_code: bool) -> PretrainedConfig:
