@@ -1,7 +1,7 @@
 """Which of three given answers do the neurons agree on? Run: python examples/score_texts.py"""
 
 from nad import ActivationRule, load_engine
-from nad.neurons.agreement import consensus_matrix
+from nad.neurons import consensus_matrix
 
 PROMPT = "What is the capital of France?"
 ANSWERS = ["The capital of France is Paris.", "The capital is Paris, on the Seine.", "France has no capital."]

@@ -7,12 +7,13 @@ def main() -> None:
     engine = nad.load_engine()
     request = nad.Request("Why is the sky blue?", n=8, params=nad.SamplingParams(max_tokens=96))
     for event in nad.stream(engine, request):
-        if isinstance(event, nad.Selection):
-            print(f"[{event.group.distinct} distinct prefixes, sample {event.choice.index} goes on]")
-        elif isinstance(event, nad.Result):
-            print(f"\n[{event.continued_tokens} tokens written after the choice]")
-        else:
-            print(event, end="", flush=True)
+        match event:
+            case nad.Selected(group, choice):
+                print(f"[{group.distinct} distinct prefixes, sample {choice.index} goes on]")
+            case nad.Text(text):
+                print(text, end="", flush=True)
+            case nad.Finished(result):
+                print(f"\n[{result.continued_tokens} tokens written after the choice]")
 
 
 if __name__ == "__main__":
