@@ -13,8 +13,8 @@ def options_page() -> str:
     """The page as Markdown."""
     parts = [
         "# Every option\n",
-        "Made from the command line by `python dev/write_options.py`; a test holds it against `--help`. `--debug` anywhere adds",
-        "the traceback to an error.",
+        "Made from the command line by `python dev/write_options.py`; a test holds it against `--help`.",
+        "`--debug` anywhere adds the traceback to an error.",
     ]
     group = typer.main.get_command(app)
     for name, command in sorted(group.commands.items()):  # type: ignore[attr-defined]
@@ -38,13 +38,8 @@ def _command(name: str, command: object) -> list[str]:
 def _row(option: object) -> str:
     names = ", ".join(f"`{o}`" for o in [*option.opts, *option.secondary_opts])  # type: ignore[attr-defined]
     default = option.default  # type: ignore[attr-defined]
-    shown = (
-        "required"
-        if option.required
-        else ""
-        if default is None or default is False or callable(default)
-        else f"`{default}`"
-    )  # type: ignore[attr-defined]
+    none = default is None or default is False or callable(default)
+    shown = "required" if option.required else "" if none else f"`{default}`"  # type: ignore[attr-defined]
     meaning = " ".join((option.help or "").split()).replace("|", "\\|").replace("<", "&lt;")  # type: ignore[attr-defined]
     return f"| {names} | {shown} | {meaning} |"
 

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 from collections import deque
@@ -80,9 +81,10 @@ def grader_of(task: Task, store: RunStore, lock: int | None = None) -> Iterator[
     """A grader for this run. Leaving the block waits for what was submitted; an error inside it does not wait.
 
     The process holds the run's `lock` too, so that nobody else writes as long as it may, and ends with this one.
-    Raises NadError when grading fails. A store in this process's memory is graded in this process.
+    Raises NadError when grading fails. A store in this process's memory, and a task that cannot be sent to another
+    (a class of a notebook), are graded in this process.
     """
-    if not store.local:
+    if not store.local or not _travels(task):
         yield _Here(task, store)
         return
     ours, process = _started(task, store.path, lock)
@@ -97,6 +99,17 @@ def grader_of(task: Task, store: RunStore, lock: int | None = None) -> Iterator[
         if process.is_alive():
             process.terminate()  # parts appear whole or not at all, so nothing half written stays behind
         process.join()
+
+
+def _travels(task: Task) -> bool:
+    """Whether another process can be given the task."""
+    if type(task).__module__ == "__main__":
+        return False
+    try:
+        pickle.dumps(task)
+    except (pickle.PicklingError, AttributeError, TypeError):
+        return False
+    return True
 
 
 def _started(task: Task, path: str, lock: int | None) -> tuple[Connection, BaseProcess]:
