@@ -86,6 +86,17 @@ def test_a_block_the_template_opened_and_nobody_closed_has_no_answer() -> None:
         assert [s.answer is not None for s in found] == expected
 
 
+def test_equal_answers_are_one_vote_of_the_record() -> None:
+    """The recorded answer is the first that is equal, as it is written."""
+    task = load_task("arithmetic_1", limit=1)
+    (problem,) = task.problems()
+    texts = ["It is 0.50.", "so \\boxed{\\frac{1}{2}}", "I do not know", "\\boxed{1/3}", "\\boxed{2/4}"]
+    samples = [sample(i, [1, 2], {}) for i in range(len(texts))]
+    samples = [replace(s, completion=replace(s.completion, text=t)) for s, t in zip(samples, texts, strict=True)]
+    found = graded(task, problem, record(problem.id, samples)).samples
+    assert [s.answer for s in found] == ["0.50", "0.50", None, "1/3", "0.50"]
+
+
 @pytest.mark.parametrize("opened", [True, False])
 def test_an_opened_thinking_block_is_seen_in_the_prompt(opened: bool, memory: str) -> None:
     class Anything(PlantedTask):
