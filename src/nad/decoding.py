@@ -161,13 +161,17 @@ def stream(engine: Engine, request: Request) -> Iterator[Event]:
 
 def _candidates(engine: Engine, request: Request, group: Group) -> Candidates:
     """What the selector sees. Answers are read from the texts only where it votes on them."""
+    voting = "answers" in request.selector.needs
+    answers = votes_of(engine, group.prompt_tokens, group.completions) if voting else None
     full = isinstance(request.stop, Never)
-    answers = None
-    if "answers" in request.selector.needs:
-        opened = opens_thinking(engine.decode(group.prompt_tokens), engine.thinking_tags)
-        texts = [as_read(c.text, opened, engine.thinking_tags) for c in group.completions]
-        answers = ballots([extract_answer(text, last_number=True) for text in texts])
-    return Candidates.of(group.completions, full, answers)
+    return Candidates.of(group.completions, full, answers, problem=repr(group.prompt_tokens))
+
+
+def votes_of(engine: Engine, prompt_tokens: Sequence[int], completions: Sequence[Completion]) -> list[str | None]:
+    """What each full answer to a prompt votes for, read from its text; equal answers are one vote."""
+    opened = opens_thinking(engine.decode(prompt_tokens), engine.thinking_tags)
+    texts = [as_read(c.text, opened, engine.thinking_tags) for c in completions]
+    return ballots([extract_answer(text, last_number=True) for text in texts])
 
 
 def _ranked(choice: Choice, best: int) -> list[int]:

@@ -380,6 +380,7 @@ def test_what_can_be_named_is_listed(run: Run) -> None:
     assert all(f"\n{name} " in f"\n{out}" for name in SELECTORS)
     assert "k=3" in out
     assert "quantile=0.3" in out
+    assert "needs answers that can be compared, full answers (--stop-at none)" in out
     code, out, _ = run("models")
     assert code == 0
     assert "smollm2-135m-instruct" in out

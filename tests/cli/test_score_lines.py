@@ -171,6 +171,13 @@ def test_signals_are_computed_where_the_selector_needs_them(engine: Transformers
     assert [json.loads(line)["score"] for line in out.splitlines()] == pytest.approx(means)
 
 
+def test_chance_differs_from_prompt_to_prompt(score: Any) -> None:
+    lines = [{"prompt": f"p{i}", "completion": c} for i in range(12) for c in ("a", "b", "c")]
+    _, out, _ = score(lines, "--selector", "random")
+    chosen = [i % 3 for i, line in enumerate(out.splitlines()) if json.loads(line)["selected"]]
+    assert len(chosen) == 12 and {*chosen} == {0, 1, 2}
+
+
 def test_a_failed_vote_selects_nothing(score: Any) -> None:
     lines = [{"prompt": "a", "completion": f"the answer is {i}"} for i in (1, 2)]
     _, out, _ = score(lines, "--selector", "cons")

@@ -15,6 +15,7 @@ from nad.neurons.agreement import consensus_matrix
 from nad.selection import Candidates, Choice, Consensus, NotApplicable, Selector, parse_selector
 from nad.selection.agreement import DBSCAN, KNN, ConsensusMax, ConsensusMin, MaxAct, Medoid, MinAct
 from nad.selection.text_sets import bigram_sets, token_sets
+from nad.types import Completion
 
 groups = st.lists(activation_sets(), min_size=1, max_size=9)
 EVERY = (KNN(), Medoid(), DBSCAN(), MinAct(), MaxAct(), ConsensusMin(), ConsensusMax())
@@ -220,10 +221,7 @@ def test_peaks_weigh_the_agreement() -> None:
 
 
 def test_without_neurons_only_texts_agree() -> None:
-    completions = [completion(0, of([1])), completion(1, of([1]))]
-    for c in completions:
-        object.__setattr__(c, "activations", None)
-    bare = Candidates.of(completions, full=False)
+    bare = Candidates.of([Completion(i, (1,), "", None) for i in (0, 1)], full=False)
     assert Medoid(of="tokens").choose(bare).index == 0
     for selector in EVERY:
         with pytest.raises(NotApplicable, match="not captured"):

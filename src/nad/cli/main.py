@@ -203,11 +203,11 @@ def models() -> None:
 @app.command()
 def selectors() -> None:
     """What --selector can name, with what each needs, its parameters and their defaults."""
-    from nad.selection import all_selectors
+    from nad.selection import NEEDS, all_selectors
     from nad.spec_grammar import parameters
 
     for name, cls in all_selectors().items():
-        needs = ", ".join(sorted(cls().needs)) or "nothing"
+        needs = ", ".join(words for name, words in NEEDS.items() if name in cls().needs) or "nothing"
         either = " (texts with @tokens, @bigrams)" if "of" in {f.name for f in parameters(cls)} else ""
         about = [(cls.__doc__ or "").splitlines()[0], f"  needs {needs}{either}"]
         about += [f"  {f.name}={f.default}  {f.metadata.get('help', '')}" for f in parameters(cls)]

@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from nad.cli.streams import read_input
+from nad.decoding import votes_of
 from nad.engines.base import Engine
 from nad.errors import NadError, UsageError
-from nad.grading.answers import extract_answer
-from nad.grading.votes import ballots
 from nad.neurons.activation import ActivationRule
 from nad.selection import Candidates, Selector, check_applies
 from nad.types import Completion, Message
@@ -110,7 +109,7 @@ def score_lines(engine: Engine, lines: Sequence[Line], options: ScoreOptions) ->
             yield _record(line, _score(engine, line, options), options)
         return
     completions = [_score(engine, line, options) for line in lines]
-    chosen = _choose(lines, completions, options.selector)
+    chosen = _choose(engine, lines, completions, options)
     for i, (line, completion) in enumerate(zip(lines, completions, strict=True)):
         yield {**_record(line, completion, options), **chosen[i]}
 
@@ -152,23 +151,20 @@ def _record(line: Line, completion: Completion, options: ScoreOptions) -> dict[s
 
 
 def _choose(
-    lines: Sequence[Line], completions: Sequence[Completion], selector: Selector
+    engine: Engine, lines: Sequence[Line], completions: Sequence[Completion], options: ScoreOptions
 ) -> dict[int, dict[str, object]]:
     groups: dict[object, list[int]] = defaultdict(list)
     for i, line in enumerate(lines):
         groups[line.prompt].append(i)
+    selector = options.selector
+    assert selector is not None
     chosen: dict[int, dict[str, object]] = {}
-    for members in groups.values():
-        choice = selector.choose(_candidates([completions[i] for i in members], selector))
+    for prompt, members in groups.items():
+        texts, answers = [completions[i] for i in members], None
+        if "answers" in selector.needs:
+            answers = votes_of(engine, _prompt_tokens(engine, lines[members[0]].prompt, options), texts)
+        choice = selector.choose(Candidates.of(texts, full=True, answers=answers, problem=repr(prompt)))
         for place, i in enumerate(members):
             score = float(choice.scores[place])
             chosen[i] = {"score": score if np.isfinite(score) else None, "selected": place == choice.index}
     return chosen
-
-
-def _candidates(completions: Sequence[Completion], selector: Selector) -> Candidates:
-    """Given texts are full answers; what they vote for is read from them where the selector votes."""
-    answers = None
-    if "answers" in selector.needs:
-        answers = ballots([extract_answer(c.text, last_number=True) for c in completions])
-    return Candidates.of(completions, full=True, answers=answers)

@@ -14,8 +14,15 @@ from nad.neurons.agreement import consensus_matrix, weighted_consensus_matrix
 from nad.selection.text_sets import bigram_sets, token_sets
 from nad.types import Completion, Signals
 
-NEEDS = ("neurons", "signals", "texts", "answers", "full", "verdict")
-"""What a selector can need: an engine captures only the first two of them that it names."""
+NEEDS: Mapping[str, str] = {
+    "neurons": "neurons",
+    "signals": "signals of the output distribution",
+    "texts": "texts",
+    "answers": "answers that can be compared",
+    "full": "full answers (--stop-at none)",
+    "verdict": "the model's own verdict (nad eval --consistency)",
+}
+"""What a selector can need, in words. An engine captures neurons and signals only where they are named."""
 WEIGHTS = ("none", "peak")
 
 
