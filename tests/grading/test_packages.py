@@ -29,6 +29,15 @@ def test_it_works_with_its_own_threads_and_within_the_limits():
 
 
 @needs_bubblewrap
+@pytest.mark.parametrize(
+    ("result", "passed"),
+    [("np.int64(6)", True), ("np.array([x, x]).sum()", True), ("np.float64(6)", True), ("np.int64(7)", False)],
+)
+def test_a_number_of_its_own_equals_what_it_equals(result: str, passed: bool):
+    assert run_tests(f"import numpy as np\ndef f(x): return {result}", DOUBLES, packages=("numpy",)).passed is passed
+
+
+@needs_bubblewrap
 @pytest.mark.parametrize("other", ["scipy", "torch", "nad", "pytest", "pip"])
 def test_nothing_beside_it_is_there(other: str):
     assert run_tests(f"import {other}\ndef f(x): return 6", DOUBLES, packages=("numpy",)).passed is False
