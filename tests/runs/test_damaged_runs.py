@@ -142,6 +142,24 @@ def test_what_is_not_of_the_run_is_not_read(attack: Callable[[Path], Path], run:
         assert "\n" not in str(caught.value)
 
 
+def test_parts_are_set_aside_at_any_address(tmp_path: Path) -> None:
+    path = f"memory://{tmp_path.name}/run"
+    store = evaluate(PlantedEngine(), PlantedTask(), path, SETTINGS)
+    other = evaluate(PlantedEngine(), PlantedTask(), f"{path}-other", replace(SETTINGS, n=3))
+    (good,) = [name for name in store._folder.names(PARTS) if name.startswith("000001")]
+    data = store._folder.read(f"{PARTS}/{good}")
+    for _ in range(2):
+        store._folder.write(f"{PARTS}/{good}", data[:-1])
+        notes: list[str] = []
+        evaluate(PlantedEngine(), PlantedTask(), path, SETTINGS, resume=True, report=notes.append)
+        assert len(notes) == 1 and good in notes[0]
+    assert store._folder.names(f"{SET_ASIDE}/{PARTS}") == [good, f"{good}.1"]
+    assert store._folder.read(f"{SET_ASIDE}/{PARTS}/{good}.1") == data[:-1]
+    assert len(list(store)) == 4
+    with pytest.raises(UsageError, match="exists; continue a run"):
+        RunStore.create(path, other.manifest, other.problems, other.digests)
+
+
 def test_two_parts_of_one_problem_are_one_too_many(run: Path) -> None:
     store = RunStore.open(str(run))
     one = store.read(1)

@@ -22,6 +22,7 @@ from nad.runs.store import PARTS, PENDING, SET_ASIDE, RunStore, open_run
 from nad.types import SamplingParams
 
 SCRIPT = """
+import signal
 import sys
 from pathlib import Path
 from nad.errors import NadError
@@ -34,6 +35,7 @@ if __name__ == "__main__":
     path, how, begun, grading, rollouts = sys.argv[1:]
     settings = Settings(n=5, params=SamplingParams(max_tokens=64))
     engine, task = PlantedEngine(seconds=0.002, rollouts=int(rollouts)), PlantedTask(size=12, seconds=float(grading))
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
     Path(begun).touch()
     try:
         evaluate(engine, task, path, settings, resume=how == "resume")

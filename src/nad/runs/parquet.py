@@ -88,7 +88,7 @@ def _columns(record: ProblemRecord) -> dict[str, pa.Array | list]:
     signals = {name: [getattr(c.signals, name) if c.signals else None for c in completions] for name in _SIGNALS}
     return {
         "problem": [record.problem] * n,
-        "prompt": [record.prompt] * n,
+        "prompt": [_utf8(record.prompt)] * n,
         "prompt_tokens": [record.prompt_tokens] * n,
         "computed_tokens": [record.computed_tokens] * n,
         "seed": [record.seed] * n,
