@@ -53,19 +53,21 @@ def test_requests_made_from_the_schema_never_fail_the_server(server: Served, mod
     seen: list[int] = []
     for found in schema.get_all_operations():
         operation = found.ok()
-        if mode is GenerationMode.NEGATIVE and operation.method == "get" and "{" not in operation.path:
+        if mode is GenerationMode.NEGATIVE and operation.method == "get":
             continue  # nothing can be wrong with it
 
         @given(case=operation.as_strategy(generation_mode=mode))
         @settings(max_examples=40, phases=[Phase.generate], suppress_health_check=list(HealthCheck))
         def check(case: Any) -> None:
+            if isinstance(case.body, dict) and isinstance(case.body.get("model"), str):
+                case.body["model"] = MODEL  # else nearly all would end there
             response = case.call()
             case.validate_response(response, checks=PROMISED)
             assert response.status_code < 500
             seen.append(response.status_code)
 
         check()
-    assert seen
+    assert 400 in seen and (200 in seen or mode is GenerationMode.NEGATIVE)
     server.wait_until_idle()
 
 
@@ -202,8 +204,7 @@ def test_of_200_requests_from_32_clients_every_answer_is_right_and_nothing_is_le
         for seed in range(20)
     ]
     with tiny_program() as (port, process), ThreadPoolExecutor(CLIENTS) as clients:
-        for _ in range(2):  # what is allocated once
-            list(clients.map(lambda i: asked(port, i), range(REQUESTS)))
+        list(clients.map(lambda i: asked(port, i), range(REQUESTS)))  # what is allocated once
         before = process.memory_info().rss
         answers = list(clients.map(lambda i: asked(port, i), range(REQUESTS)))
         after = process.memory_info().rss

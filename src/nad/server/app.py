@@ -21,6 +21,7 @@ from nad.server.refusals import ErrorBody
 from nad.server.schema import ChatRequest, CompletionRequest
 from nad.server.service import Service
 from nad.server.settings import Settings
+from nad.server.sse import EVENT_STREAM
 
 _SUMMARY = "Neuron-Agreement Decoding behind the OpenAI API"
 _REFUSED: dict[int | str, dict[str, Any]] = {
@@ -72,14 +73,12 @@ def _lifespan(service: Service) -> Callable[[FastAPI], Any]:
 
 
 def _completions(app: FastAPI, service: Service) -> None:
-    streams: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-
-    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=streams)
+    @app.post("/v1/chat/completions", response_model=ChatCompletion, responses=EVENT_STREAM)
     async def chat_completions(body: ChatRequest) -> Response:
         """The best of n answers to a conversation."""
         return await answer(service, body, ChatForm(), new_id("chatcmpl"))
 
-    @app.post("/v1/completions", response_model=TextCompletion, responses=streams)
+    @app.post("/v1/completions", response_model=TextCompletion, responses=EVENT_STREAM)
     async def completions(body: CompletionRequest) -> Response:
         """The best of n continuations of a text."""
         return await answer(service, body, TextForm(), new_id("cmpl"))
@@ -102,14 +101,16 @@ def _models(app: FastAPI, service: Service) -> None:
 
 
 def _operations(app: FastAPI, service: Service) -> None:
-    @app.get("/health", responses={503: {"model": Health}})
+    @app.get("/health", response_model=Health, responses={503: {"model": Health}})
     async def health() -> Response:
         """Whether new requests are taken."""
         open = service.work.open
         body = Health(status="ok" if open else "shutting down")
         return Response(json_bytes(body), 200 if open else 503, media_type="application/json")
 
-    @app.get("/metrics")
+    text: dict[int | str, dict[str, Any]] = {200: {"content": {"text/plain": {"schema": {"type": "string"}}}}}
+
+    @app.get("/metrics", responses=text, response_class=Response)
     async def metrics() -> Response:
         """For Prometheus."""
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

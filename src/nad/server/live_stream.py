@@ -1,7 +1,6 @@
 """POST /api/live: the events of nad.server.live, for the page at /."""
 
 from collections.abc import AsyncIterator
-from typing import Any
 
 from fastapi import FastAPI
 from starlette.responses import Response
@@ -12,16 +11,14 @@ from nad.server.live import LiveEvent, LiveView, accepted, join_live, watched
 from nad.server.refusals import Refusal
 from nad.server.schema import ChatRequest
 from nad.server.service import Service
-from nad.server.sse import Attended, comment, event, send_stream
+from nad.server.sse import EVENT_STREAM, Attended, comment, event, send_stream
 from nad.server.work import Job
 
 _NOT_HERE = ("stream", "stream_options", "logprobs")
 
 
 def install(app: FastAPI, service: Service) -> None:
-    stream: dict[int | str, dict[str, Any]] = {200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}}
-
-    @app.post("/api/live", responses=stream, response_class=Response)
+    @app.post("/api/live", responses=EVENT_STREAM, response_class=Response)
     async def live(body: ChatRequest) -> Response:
         """The samples of a chat request as they are drawn, as named server-sent events (docs/how-to/serve.md)."""
         for name in _NOT_HERE:

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import sys
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -51,7 +52,8 @@ class Service:
         return request
 
     def _check_prompt(self, request: Request) -> None:
-        most = self.settings.limits.prompt_tokens
+        window: int | None = getattr(self.engine, "context_window", None)  # not every engine knows its own
+        most = min(self.settings.limits.prompt_tokens, (window or sys.maxsize) - 1)
         try:
             tokens = len(self.engine.encode(request.prompt, request.raw, request.template_args))
         except UsageError as error:
