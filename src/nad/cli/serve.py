@@ -16,12 +16,17 @@ from nad.cli.options import (
     Activation,
     Device,
     Dtype,
+    EngineArg,
     EngineName,
     FastCpu,
     FoldSystem,
     Model,
+    PipelineParallel,
+    TensorParallel,
     ThinkingTag,
     TrustRemoteCode,
+    UntestedVllm,
+    engine_arguments,
     model_options,
 )
 from nad.errors import UsageError
@@ -41,6 +46,10 @@ def register(app: typer.Typer) -> None:
 def serve(
     model: Model = None,
     engine: EngineName = "transformers",
+    engine_arg: EngineArg = None,
+    tensor_parallel: TensorParallel = None,
+    pipeline_parallel: PipelineParallel = None,
+    untested_vllm: UntestedVllm = False,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     api_key_file: Annotated[str | None, typer.Option(help="File of API keys, one a line.")] = None,
@@ -82,7 +91,8 @@ def serve(
     hosts, origins = _hosts(host, keys), tuple(cors_origin or ())
     rule = parse_rule(activation)
     settings = Settings(defaults, limits, rule, keys, hosts, origins, log_prompts=log_prompts, page=not no_page)
-    extra = model_options(trust_remote_code, fold_system, thinking_tag)
+    arguments = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
+    extra = {**model_options(trust_remote_code, fold_system, thinking_tag), "arguments": arguments}
     load = partial(load_engine, model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, **extra)
     _serve(load, settings, host, port)
 

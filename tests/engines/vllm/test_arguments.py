@@ -2,6 +2,7 @@
 
 import os
 import threading
+import time
 from collections.abc import Mapping
 
 import pytest
@@ -65,6 +66,23 @@ def test_a_rollout_waits_for_its_seats_and_one_that_is_too_large_takes_all() -> 
     assert len(taken) == 1
     with pytest.raises(NadError, match="this thread holds 1 of 4 places of the batch and asks for 2 more"):
         seats.take(2)
+
+
+def test_who_asks_for_much_is_not_passed_by_who_asks_for_little() -> None:
+    seats = Seats(4)
+    first = seats.take(2)
+    order: list[int] = []
+    threads = []
+    for wanted in (3, 1):
+        threads.append(threading.Thread(target=lambda w=wanted: (seats.take(w), order.append(w))))
+        threads[-1].start()
+        while len(seats._waiting) < len(threads):
+            time.sleep(0.001)
+    assert order == []
+    seats.give_back(first, 2)
+    for thread in threads:
+        thread.join(timeout=10)
+    assert sorted(order) == [1, 3]
 
 
 def test_seeds_of_samples_differ_and_do_not_depend_on_n() -> None:

@@ -176,14 +176,23 @@ class VllmEngine:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         if (keys or muted) and not self._llm.errored:
-            await self._llm.collective_rpc("nad_forget", args=(list(keys), list(muted)))
+            try:
+                await self._llm.collective_rpc("nad_forget", args=(list(keys), list(muted)))
+            except Exception:
+                if not self._llm.errored:  # a dead engine holds nothing
+                    raise
 
     def _read(self, lengths: dict[str, int]) -> dict[str, Found]:
         return self._loop.run(self._read_async(lengths))
 
     async def _read_async(self, lengths: dict[str, int]) -> dict[str, Found]:
-        (answer,) = filter(None, await self._llm.collective_rpc("nad_read", args=(lengths,)))
-        return pickle.loads(answer)  # from our own worker
+        try:
+            answers = await self._llm.collective_rpc("nad_read", args=(lengths,))
+        except Exception as error:  # a dead engine's kinds
+            raise NadError(f"vLLM failed while its captures were read: {error or type(error).__name__}") from error
+        (answer,) = filter(None, answers)
+        found: dict[str, Found] = pickle.loads(answer)  # from our own worker
+        return found
 
     async def _scored(self, prompt: tuple[int, ...], completion: tuple[int, ...], rule: ActivationRule) -> Any:
         """The prompt and the text before the last token go through the model in pieces of so many captured positions.
@@ -200,14 +209,21 @@ class VllmEngine:
                 order = Order(key, rule, score=piece, start=start)
                 params = self._drawn(SamplingParams(temperature=0, max_tokens=1), 0, order)
                 asked = TokensPrompt(prompt_token_ids=before, cache_salt=key)
-                async for _ in self._llm.generate(asked, params, request_id=f"{key}-{start}"):
-                    pass
+                await self._finished(asked, params, f"{key}-{start}")
             found = (await self._read_async({key: len(completion)}))[key]
         finally:
             await self._drop([], [key])
         if found.error or tuple(found.tokens) != completion:
             raise NadError(f"the capture of request {key} failed: {found.error or 'it belongs to other tokens'}")
         return found.activations
+
+    async def _finished(self, prompt: Any, params: Any, request: str) -> None:
+        """Wait for a request whose tokens nobody needs."""
+        try:
+            async for _ in self._llm.generate(prompt, params, request_id=request):
+                pass
+        except Exception as error:  # vLLM's own kinds
+            raise NadError(f"request {request} failed in vLLM: {error or type(error).__name__}") from error
 
     def _check_rule(self, rule: ActivationRule | None) -> None:
         if rule is not None and rule.keep == "eta" and self._parallel:

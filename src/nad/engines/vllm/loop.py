@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from collections import deque
 from collections.abc import Coroutine
 from typing import Any, TypeVar
 
@@ -34,11 +35,15 @@ class Seats:
     def __init__(self, seats: int) -> None:
         self.seats, self._free = seats, seats
         self._changed = threading.Condition()
+        self._waiting: deque[object] = deque()
         self._held: dict[int, int] = {}
         """By thread."""
 
     def take(self, n: int) -> int:
-        """Wait for n seats (or all of them, for a rollout larger than that); the holder to give them back with."""
+        """Wait for n seats (or all of them, for a rollout larger than that), first come, first served.
+
+        Returns the holder, to give them back with.
+        """
         wanted, me = min(n, self.seats), threading.get_ident()
         with self._changed:
             if self._free < wanted and self._held.get(me, 0):
@@ -46,7 +51,13 @@ class Seats:
                     f"this thread holds {self._held[me]} of {self.seats} places of the batch and asks for {wanted} "
                     "more; close a rollout first, or raise max_num_seqs (--engine-arg max_num_seqs=N)"
                 )
-            self._changed.wait_for(lambda: self._free >= wanted)
+            ticket = object()
+            self._waiting.append(ticket)
+            try:
+                self._changed.wait_for(lambda: self._waiting[0] is ticket and self._free >= wanted)
+            finally:
+                self._waiting.remove(ticket)
+                self._changed.notify_all()
             self._free -= wanted
             self._held[me] = self._held.get(me, 0) + wanted
             return me

@@ -123,7 +123,8 @@ class VllmRollout:
         if i not in self._tree.tokens or i in self._reason:  # dropped, or ended by a stop text
             return
         if piece.error is not None:
-            raise NadError(f"sample {i} failed in vLLM: {piece.error}") from piece.error
+            what = str(piece.error) or type(piece.error).__name__
+            raise NadError(f"sample {i} failed in vLLM: {what}") from piece.error
         tokens, reason = self._cut_at_stop_text(i, piece)
         if reason is not None:
             self._reason[i] = reason
