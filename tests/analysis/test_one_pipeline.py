@@ -13,7 +13,6 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install 'nad[report]'")
 
-import nad.analysis
 from nad.analysis.comparison import parse_stops, reselect
 from nad.analysis.figures import figure_6, figure_8
 from nad.analysis.figures.canvas import save
@@ -113,10 +112,3 @@ def test_the_choices_shown_are_the_choices_counted(selected: Rows) -> None:
     for name in ("knn", "medoid@tokens"):
         grades = [p.correct[p.chosen(name)[0]] for p in problems]
         assert np.nanmean(grades) == pytest.approx(selected[name, "32"]["accuracy"])
-
-
-def test_no_module_of_the_analysis_imports_an_engine() -> None:
-    folder = Path(nad.analysis.__file__).parent
-    sources = {path: path.read_text() for path in folder.rglob("*.py")}
-    assert len(sources) > 10
-    assert [path for path, text in sources.items() if "nad.engines" in text or "nad.decoding" in text] == []

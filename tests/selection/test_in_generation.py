@@ -7,8 +7,9 @@ import torch
 from tiny import tiny_engine
 
 import nad
+from nad.decoding import votes_of
 from nad.engines.transformers.engine import TransformersEngine
-from nad.errors import NadError, UsageError
+from nad.errors import UsageError
 from nad.selection import Candidates, default_selectors, parse_selector, selector_spec
 
 PARAMS = nad.SamplingParams(max_tokens=10, temperature=1.0, top_p=1.0)
@@ -43,11 +44,12 @@ def test_it_chooses_what_it_would_choose_among_the_completions(spec: str, stop: 
 
 
 @pytest.mark.parametrize("spec", VOTES)
-def test_votes_count_the_answers_of_the_texts_or_say_why_they_fail(spec: str) -> None:
-    failed = ""
-    try:
-        result = nad.generate(engine(), "hello", n=5, stop="none", selector=spec, params=PARAMS)
-        assert result.scores[result.selected] == max(result.scores) > 0
-    except NadError as error:
-        failed = str(error)
-    assert not failed or "the vote failed" in failed
+def test_votes_count_what_the_texts_end_with(spec: str) -> None:
+    """The tiny model writes bytes by chance, some of them digits."""
+    result = nad.generate(engine(), "hello", n=5, stop="none", selector=spec, params=PARAMS)
+    group = result.group
+    answers = votes_of(engine(), group.prompt_tokens, group.completions)
+    assert 0 < sum(answer is not None for answer in answers) < 5
+    choice = parse_selector(spec).choose(Candidates.of(group.completions, full=True, answers=answers))
+    assert (result.selected, result.scores) == (choice.index, tuple(choice.scores.tolist()))
+    assert answers[result.selected] is not None
