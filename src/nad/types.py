@@ -95,8 +95,8 @@ class Completion:
     def prefix(self, tokens: int) -> "Completion":
         """The completion as it stood after `tokens` tokens, exactly; itself where it has no more than these.
 
-        Only the peaks of its neurons remain those of the whole completion. Raises ValueError for a text whose ends
-        are not known.
+        The peaks of its neurons up to there are not known: they are 0. Raises ValueError for a text whose ends are
+        not known.
         """
         if tokens >= len(self.tokens):
             return self
@@ -107,7 +107,7 @@ class Completion:
             tokens=self.tokens[:tokens],
             text=self.text[: self.text_end[tokens - 1]] if self.text and tokens else "",
             finish_reason=None,
-            activations=self.activations.prefix(tokens) if self.activations is not None else None,
+            activations=self.activations.prefix(tokens).without_peaks() if self.activations is not None else None,
             signals=self.signals.prefix(tokens) if self.signals is not None else None,
             text_end=self.text_end[:tokens],
         )

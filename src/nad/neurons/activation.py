@@ -85,6 +85,10 @@ class ActivationSet:
         """The set after the first `tokens` tokens; its peaks remain those of the whole completion."""
         return self._keep(self.first_token < tokens)
 
+    def without_peaks(self) -> "ActivationSet":
+        """The same set with no peak known: all 0."""
+        return replace(self, peak=np.zeros_like(self.peak))
+
     def strongest(self, k: int) -> "ActivationSet":
         """The k neurons with the largest peaks: the sequence-level top-k of Fig. 7. Ties: the smaller neuron id."""
         order = np.argsort(-self.peak.astype(np.float32), kind="stable")[:k]

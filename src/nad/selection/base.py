@@ -86,8 +86,8 @@ def consensus_of(completions: Sequence[Completion], of: str = "neurons", weight:
     check_sets(of, weight)
     sets = SETS[of](completions)
     if weight == "peak":
-        if any(map(len, sets)) and not any(s.peak.any() for s in sets):
-            raise NotApplicable("no peak scores are there; record the run again with nad eval")
+        if any(len(s) and not s.peak.any() for s in sets):
+            raise NotApplicable("peak scores are not there for every completion as it was cut; take the stop none")
         return Consensus(weighted_consensus_matrix(sets), _sizes(sets))
     return Consensus(consensus_matrix(sets), _sizes(sets))
 
