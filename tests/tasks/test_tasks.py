@@ -331,6 +331,7 @@ def test_mbpp_with_classes_setup_and_shadowed_names(tmp_path):
     task = load_task("mbpp", jsonl(tmp_path / "m.jsonl", row), limit=1)
     (problem,) = task.problems()
     assert problem.extra["names"] == ("Pair", "root", "sum")
+    assert problem.extra["classes"] == ("Pair",)
     assert wanted(problem) == ("Pair", "sum")
     assert row["test_list"][0] in task.prompt(problem)
     assert task.grade(problem, f"```python\n{row['code']}\n```") is True
