@@ -442,6 +442,17 @@ def test_lcb_programs_that_read_and_print(tmp_path):
 
 
 @needs_bubblewrap
+def test_lcb_output_far_longer_than_expected_is_wrong_without_a_comparison(tmp_path, monkeypatch):
+    """16 characters for one expected, and 64 KiB, are room for any honest number."""
+    compared: list[int] = []
+    monkeypatch.setattr("nad.tasks.lcb.same_output", lambda printed, expected: compared.append(len(printed)) is None)
+    task = load_task("lcb_v5", jsonl(tmp_path / "l.jsonl", lcb_row()), limit=1)
+    (problem,) = task.problems()
+    assert task.grade(problem, "```python\nprint('2' * 65000)\n```") is True and compared == [65001] * 3
+    assert task.grade(problem, "```python\nprint('2' * 66000)\n```") is False and compared == [65001] * 3
+
+
+@needs_bubblewrap
 def test_lcb_classes_whose_method_is_called(tmp_path):
     row = lcb_row(
         starter_code="class Solution:\n    def pair(self, a: List[int], b: int) -> List[int]:\n        ",
