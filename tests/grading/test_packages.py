@@ -49,6 +49,19 @@ def test_it_cannot_be_changed():
     assert run_tests(write, DOUBLES, packages=("numpy",)).passed is False
 
 
+def test_its_numbers_compare_as_numbers():
+    """They are not of Python's own types: the plain number in them decides."""
+    numbers = "import numpy as np\ndef f(x): return np.int64(x)\ndef g(x): return np.array([x, x])"
+    tests = (
+        "assert f(3) == 3 == f(3) == 3.0 and f(3) + 1 == 4 and 1.5 - f(3) == -1.5 and abs(f(3) - 3.1) < 0.2\n"
+        "assert f(3) < 3.5 and not 3.5 <= f(3) and f(3) != 4 and {3: 1}[f(3)] == 1\n"
+        "assert f(7) // 2 == 3 and 7 % f(4) == 3\n"
+        "assert list(g(3)) == [3, 3] and g(3).tolist() == [3, 3] and len(g(3)) == 2 and g(3)[1] == 3 and 3 in g(3)"
+    )
+    verdict = run_tests(numbers, Tests(tests, ("f", "g")), packages=("numpy",))
+    assert verdict.passed is True, verdict
+
+
 def test_without_a_sandbox_it_is_found_where_it_lies():
     assert run_tests(NUMPY, DOUBLES, unsafe=True, packages=("numpy",)).passed is True
 

@@ -331,6 +331,7 @@ def test_mbpp_with_classes_setup_and_shadowed_names(tmp_path):
     task = load_task("mbpp", jsonl(tmp_path / "m.jsonl", row), limit=1)
     (problem,) = task.problems()
     assert problem.extra["names"] == ("Pair", "root", "sum")
+    assert problem.extra["classes"] == ("Pair",)
     assert wanted(problem) == ("Pair", "sum")
     assert row["test_list"][0] in task.prompt(problem)
     assert task.grade(problem, f"```python\n{row['code']}\n```") is True
@@ -438,6 +439,17 @@ def test_lcb_programs_that_read_and_print(tmp_path):
     assert task.grade(problem, "```python\nprint(pow(int(input()), 2) + 1)\n```") is False  # right for 1 alone
     assert task.grade(problem, "```python\nprint(2)\n```") is False
     assert task.grade(problem, "```python\n1 / 0\n```") is False
+
+
+@needs_bubblewrap
+def test_lcb_output_far_longer_than_expected_is_wrong_without_a_comparison(tmp_path, monkeypatch):
+    """16 characters for one expected, and 64 KiB, are room for any honest number."""
+    compared: list[int] = []
+    monkeypatch.setattr("nad.tasks.lcb.same_output", lambda printed, expected: compared.append(len(printed)) is None)
+    task = load_task("lcb_v5", jsonl(tmp_path / "l.jsonl", lcb_row()), limit=1)
+    (problem,) = task.problems()
+    assert task.grade(problem, "```python\nprint('2' * 65000)\n```") is True and compared == [65001] * 3
+    assert task.grade(problem, "```python\nprint('2' * 66000)\n```") is False and compared == [65001] * 3
 
 
 @needs_bubblewrap

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from nad.grading.judging.wire import ASKED, BASES, IMMUTABLE, OPERATORS
+from nad.grading.judging.wire import ASKED, BASES, IMMUTABLE, OPERATORS, REFLECTED
 
 
 class Asks(Protocol):
@@ -86,7 +86,9 @@ def _operator(judge: Asks, special: str, held: type, has_data: bool) -> Callable
             data = judge.ask("data", self) if has_data else None
         decide = getattr(held if held is not object else type(data), special, None) if data is not None else None
         if decide is not None:
-            return decide(data, *others)
+            decided = decide(data, *others)
+            answer = getattr(type(others[0]), REFLECTED.get(special, ""), None) if decided is NotImplemented else None
+            return decided if answer is None else answer(others[0], data)
         if special == "__contains__":
             found = islice(self, len(self)) if hasattr(type(self), "__len__") else self
             return any(value is others[0] or value == others[0] for value in found)

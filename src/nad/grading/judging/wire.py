@@ -57,6 +57,10 @@ OPERATORS = frozenset(
     [f"__{name}__" for name in _COMPARING.split()]
     + [f"__{side}{n}__" for n in _ARITHMETIC.split() for side in ("", "r", "i")]
 )
+# What Python asks of the other operand where the first knows no answer: 6 == 6.0 is for the float to say.
+_MIRRORED = [pair.split() for pair in ("eq eq", "ne ne", "lt gt", "gt lt", "le ge", "ge le")]
+_MIRRORED += [pair for name in _ARITHMETIC.split() for pair in ([name, f"r{name}"], [f"r{name}", name])]
+REFLECTED = {f"__{one}__": f"__{other}__" for one, other in _MIRRORED}
 _DEEP = 16_000  # two for each list in a list; at five times as many the C stack is full
 GLANCE_S = 0.1  # how often a wait looks whether it should end
 
