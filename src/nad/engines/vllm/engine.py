@@ -256,4 +256,5 @@ class _Settings(nn.Module):
 
 def _shut_down(llm: Any, loop: EventLoop) -> None:
     llm.shutdown()
+    llm.shutdown = lambda *_, **__: None  # its __del__ calls it again, also when Python has let go of what it needs
     loop.close()
