@@ -1,6 +1,8 @@
 """Sets captured inside vLLM equal the transformers engine's teacher-forced ones, whatever moves rows."""
 
+import gc
 import threading
+import time
 from contextlib import suppress
 from typing import Any
 
@@ -143,6 +145,18 @@ def test_leaving_a_rollout_frees_it_on_every_path(cramped: Any, leave: str) -> N
     assert cramped.held()[0][0] == 0
     assert cramped._llm.get_num_unfinished_requests() == 0
     assert cramped._seats._free == cramped._seats.seats
+
+
+def test_a_rollout_that_nobody_closed_is_freed_with_its_object(cramped: Any) -> None:
+    rollout = cramped.start(PROMPT, 8, SamplingParams(max_tokens=200, temperature=1.0), RULE)
+    next(rollout.until(Never()))
+    del rollout
+    gc.collect()
+    assert cramped._seats._free == cramped._seats.seats
+    end = time.monotonic() + 60
+    while cramped.held()[0][0] and time.monotonic() < end:
+        time.sleep(0.1)
+    assert cramped.held()[0][0] == 0
 
 
 def test_captured_and_plain_rollouts_of_many_threads_do_not_mix(cramped: Any, reference: Any) -> None:

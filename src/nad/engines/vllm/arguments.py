@@ -34,6 +34,7 @@ def engine_arguments(path: str, dtype: torch.dtype, options: LoadOptions, known:
         "dtype": str(dtype).removeprefix("torch."),
         "worker_cls": "nad.engines.vllm.worker.CaptureWorker",
         "disable_log_stats": True,
+        "use_tqdm_on_load": False,
         "trust_remote_code": options.trust_remote_code,
         "max_num_seqs": SEATS,
         # vLLM's compile cache does not see hooks: an engine with capture must have a cache of its own.
@@ -73,6 +74,7 @@ def environment(on_cpu: bool, workers: int) -> Iterator[None]:
     They are quiet; on a CPU each worker has its share of the cores, and no network is needed.
     """
     wanted = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
+    wanted["PYTHONWARNINGS"] = "ignore"  # those of vLLM's own start
     if on_cpu:
         wanted |= {"VLLM_HOST_IP": "127.0.0.1", "VLLM_CPU_OMP_THREADS_BIND": _shares(workers)}
     set_here = {name: value for name, value in wanted.items() if name not in os.environ}

@@ -154,7 +154,7 @@ def install(
     return layers
 
 
-def _hook(projection: VllmModule, args: tuple[Tensor, ...], output: tuple[Tensor, ...] | Tensor) -> None:
+def _hook(projection: VllmModule, args: tuple[Tensor, ...], output: tuple[Tensor, Tensor | None] | Tensor) -> None:
     merged = output[0] if isinstance(output, tuple) else output
     torch.ops.nad.keep_gates(
         merged, projection.nad_rows, projection.nad_slots, projection.nad_count, projection.nad_kept

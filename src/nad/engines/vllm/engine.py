@@ -116,6 +116,7 @@ class VllmEngine:
             drop=lambda tasks, keys, muted: self._loop.run(self._drop(tasks, keys if captured else [], muted)),
             read=self._read,
             release=lambda seats: self._seats.give_back(holder, seats),
+            abandon=lambda tasks, keys: self._loop.begin(self._drop(tasks, keys if captured else [])),
         )
         return VllmRollout(source, min(n, self._seats.seats))
 
@@ -256,4 +257,5 @@ class _Settings(nn.Module):
 
 def _shut_down(llm: Any, loop: EventLoop) -> None:
     llm.shutdown()
+    llm.shutdown = lambda *_, **__: None  # its __del__ calls it again, also when Python has let go of what it needs
     loop.close()

@@ -23,6 +23,10 @@ class EventLoop:
         """The coroutine's result; waits for it, from any thread but the loop's own."""
         return asyncio.run_coroutine_threadsafe(work, self._loop).result()
 
+    def begin(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Have the coroutine run, without waiting for it."""
+        asyncio.run_coroutine_threadsafe(work, self._loop)
+
     def close(self) -> None:
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(timeout=10)

@@ -3,6 +3,7 @@
 import asyncio
 import queue
 import time
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
@@ -34,7 +35,8 @@ class Source:
 
     `submit(i, deliver)` starts sample i, which puts its pieces to `deliver`, and returns its task and its key;
     `drop(tasks, keys, muted)` ends requests, frees what the workers hold of the keys and captures no more neurons of
-    the muted ones; `read(lengths)` reads what they captured, by key; `release(n)` gives n places of the batch back.
+    the muted ones; `read(lengths)` reads what they captured, by key; `release(n)` gives n places of the batch back;
+    `abandon(tasks, keys)` is `drop` without waiting.
     """
 
     prompt: tuple[int, ...]
@@ -47,6 +49,7 @@ class Source:
     drop: Callable[[Sequence[Any], Sequence[str], Sequence[str]], None]
     read: Callable[[dict[str, int]], dict[str, Found]]
     release: Callable[[int], None]
+    abandon: Callable[[Sequence[Any], Sequence[str]], None]
 
 
 class VllmRollout:
@@ -56,7 +59,7 @@ class VllmRollout:
     """
 
     def __init__(self, source: Source, seats: int) -> None:
-        self._source, self._seats = source, seats
+        self._source, self._seats = source, [seats]
         self._pieces: queue.SimpleQueue[Piece] = queue.SimpleQueue()
         self._tree = PrefixTree(source.n, shared=False)
         self._reason: dict[int, str] = {}
@@ -66,6 +69,9 @@ class VllmRollout:
         self._seconds, self._capture_s = 0.0, 0.0
         self._closed = False
         self._requests: dict[int, tuple[Any, str]] = {}
+        # One that is dropped without being closed must not hold places in the batch.
+        self._finalizer = weakref.finalize(self, _abandon, source, self._requests, self._seats)
+        self._finalizer.atexit = False
         try:
             for i in range(source.n):
                 self._requests[i] = source.submit(i, self._pieces.put)
@@ -85,14 +91,15 @@ class VllmRollout:
         """End all requests and free what was captured."""
         if not self._closed:
             self._closed = True
-            requests, self._requests = list(self._requests.values()), {}
+            self._finalizer.detach()
+            requests = list(self._requests.values())
             try:
                 self._source.drop([task for task, _ in requests], [key for _, key in requests], [])
             finally:
-                self._release(self._seats)
+                self._release(self._seats[0])
 
     def _release(self, seats: int) -> None:
-        self._seats -= seats
+        self._seats[0] -= seats
         self._source.release(seats)
 
     def until(self, stop: StopRule) -> Iterator[Progress]:
@@ -151,7 +158,7 @@ class VllmRollout:
         muted = [key for _, key in self._requests.values()] if self._capture and not capture else []
         self._capture = self._capture and capture
         self._source.drop([task for task, _ in requests], [key for _, key in requests], muted)
-        self._release(max(0, self._seats - len(self._tree.tokens)))
+        self._release(max(0, self._seats[0] - len(self._tree.tokens)))
 
     def group(self) -> Group:
         position = self._tree.position
@@ -183,6 +190,11 @@ class VllmRollout:
         sets = found.activations if found is not None and self._capture else None
         signals = signals_of(found) if found is not None and self._source.signals else None
         return Completion(i, tokens, text, self._reason[i] if ended else None, sets, signals)
+
+
+def _abandon(source: Source, requests: dict[int, tuple[Any, str]], seats: list[int]) -> None:
+    source.abandon([task for task, _ in requests.values()], [key for _, key in requests.values()])
+    source.release(seats[0])
 
 
 def signals_of(found: Found) -> Signals:

@@ -16,7 +16,7 @@ import numpy as np
 import psutil
 import torch
 from vllm.distributed.parallel_state import get_pp_group, get_tp_group
-from vllm.model_executor.layers.vocab_parallel_embedding import VocabParallelEmbedding
+from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 from vllm.model_executor.models.utils import PPMissingLayer
 
 from nad.engines.vllm.capture_op import Selection, find_ffns, gate_bytes, install, local_neurons
@@ -100,12 +100,19 @@ def _captures(runner: Any, config: Any) -> Captures:
     if len(widths) > 1:
         raise UsageError("feed-forward layers of different widths; take --engine transformers")
     (width,) = widths
+    if stages.is_last_rank and not _plain(getattr(model, "lm_head", None)):
+        raise UsageError(f"{type(model).__name__} has no plain unembedding (lm_head); take --engine transformers")
     most = config.scheduler_config.max_num_seqs + SCORED_ROWS
     selection = Selection.of(most, max(most, GATE_BYTES // gate_bytes(ffns, dtype)), device)
     layers = install(ffns, selection, dtype, device)
     shard = Shard(first, total, width * tensor.world_size, _group(tensor), _group(stages))
     rows = _unembed(model, shard.pipeline, config.model_config.hf_text_config.hidden_size, dtype, device)
     return Captures(layers, [layer.kept for layer in layers], rows, selection, shard)
+
+
+def _plain(head: Any) -> bool:
+    """Whether rows of W_u can be read from it."""
+    return isinstance(head, VocabParallelEmbedding) and isinstance(head.quant_method, UnquantizedEmbeddingMethod)
 
 
 def _group(found: Any) -> Group:
