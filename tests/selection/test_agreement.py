@@ -229,7 +229,7 @@ def test_without_neurons_only_texts_agree() -> None:
 
 
 def test_peaks_that_were_not_recorded_are_not_zero() -> None:
-    with pytest.raises(NotApplicable, match="no peak"):
+    with pytest.raises(NotApplicable, match="peak scores are not there"):
         KNN(weight="peak").choose(of_sets(of([1], peak=[0]), of([1], peak=[0])))
 
 
