@@ -2,9 +2,10 @@
 
 Run: python benchmarks/serve.py [--model M] [--rounds 30] [--samples 16] [--requests 32]
 
-The server runs in this process, with the same engine as the library, on a loopback socket; clients speak HTTP over
-kept connections. Added latency is measured in turns, library and server, on the same request and seed:
-- a request: answers of n samples, each cut at its first token, so that nearly all of the time is not the model's;
+The server runs in this process, with the same engine as the library, on a loopback socket. Added latency is measured
+in turns, library and server, on the same request and seed:
+- a request, its connection included: answers of n samples, each cut at its first token, so that little of the time is
+  the model's;
 - a token: the difference between the two for a plain sample of TOKENS tokens, streamed, over its tokens.
 The first selected token is timed from the request to the first text that a client sees, and set against the library's.
 Throughput is answers and returned tokens a second of the same requests from 1, 8 and 32 clients. Differences of medians
@@ -14,6 +15,7 @@ mean something on a noisy machine, seconds do not.
 import argparse
 import http.client
 import json
+import os
 import statistics
 import threading
 import time
@@ -21,6 +23,10 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
+
+# As `nad serve` does, before torch is loaded: the library's threads and the server's take turns here, and by default each
+# would look for work on the other's cores.
+os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 from nad.decoding import Finished, Request, Text, stream
 from nad.engines import load_engine
@@ -91,11 +97,14 @@ def by_library(engine: Engine, wanted: Request) -> tuple[float, float, int]:
 def by_server(connection: http.client.HTTPConnection, value: dict[str, Any]) -> tuple[float, float]:
     """Seconds to the first text, and to the end."""
     begin, first = time.perf_counter(), 0.0
+    connection.close()  # a kept one may be closed by the server while the library has its turn
     response = post(connection, value)
     for line in response:
         if not first and line.startswith(b"data: {") and json.loads(line[6:])["choices"][0]["delta"].get("content"):
             first = time.perf_counter() - begin
-    return first, time.perf_counter() - begin
+    whole = time.perf_counter() - begin
+    response.close()  # or the connection could not be used again
+    return first, whole
 
 
 def in_turns(rounds: int, *measures: Callable[[int], Any]) -> list[list[Any]]:

@@ -16,8 +16,8 @@ from nad.cli.main import app
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(p for p in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")] if "decisions" not in p.parts)
-ELSEWHERE = {"read-a-run.md"}
-"""Pages whose programs other tests run, on a recorded run."""
+ELSEWHERE = {"read-a-run.md", "serve.md"}
+"""Pages whose programs other tests run, on a recorded run or against a server."""
 
 
 def blocks(page: Path, language: str) -> list[str]:

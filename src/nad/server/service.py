@@ -42,7 +42,6 @@ class Service:
         limits = settings.limits
         work = Work(partial(stream, engine), min(limits.running or engine.rollouts, engine.rollouts), limits.waiting)
         names = ModelNames(engine.name, all_selectors())
-        names.selector(settings.defaults.selector, "selector")
         return cls(engine, settings, names, work, Metrics(work), int(time.time()))
 
     async def request(self, body: ChatRequest | CompletionRequest) -> Request:

@@ -4,7 +4,10 @@ from dataclasses import dataclass
 
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
+from nad.selection import parse_selector
 from nad.server.auth import Keys
+from nad.stopping import parse_stop
+from nad.types import SamplingParams
 
 
 @dataclass(frozen=True)
@@ -16,6 +19,15 @@ class Defaults:
     selector: str = "knn"
     temperature: float = 0.6
     top_p: float = 0.9
+
+    def __post_init__(self) -> None:
+        parse_stop(self.stop)
+        parse_selector(self.selector)
+        SamplingParams(self.temperature, self.top_p)
+        if self.temperature > 2:
+            raise UsageError(f"temperature must be between 0 and 2, got {self.temperature}")
+        if self.n < 1:
+            raise UsageError(f"n must be at least 1, got {self.n}")
 
 
 @dataclass(frozen=True)
