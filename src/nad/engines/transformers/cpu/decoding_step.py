@@ -1,7 +1,7 @@
 """The decoder of four families of models on a CPU: their decoding step in fewer and larger operations.
 
-What their modules compute is written out here (docs/decisions/0017-lean-step.md); the weights are packed while the
-model is loaded. Prefill and single rows go through the modules.
+What their modules compute is written out here (docs/decisions/0017-cpu-decoding-step.md); the weights are packed while
+the model is loaded. Prefill and single rows go through the modules.
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -1,8 +1,9 @@
 """The rows' keys and values of all layers in one tensor each, laid out for the attention of one new token.
 
-What `shared_prompt` does, for layers of one shape and in fewer, larger operations (docs/decisions/0017-lean-step.md).
-A product of one row's few queries with its own keys is too small to be fast, so GROUP rows share one: their keys lie
-side by side, and of all queries' scores on all keys those on a row's own are kept.
+It does what `shared_prompt` does, for layers of one shape and in fewer, larger operations
+(docs/decisions/0017-cpu-decoding-step.md). A product of one row's few queries with its own keys is too small to be
+fast, so GROUP rows share one: their keys lie side by side, and of all scores those of a row's queries on its own keys
+are kept.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""One decoder layer's part of a decoding step, in few operations (docs/decisions/0017-lean-step.md).
+"""One decoder layer's part of a decoding step, in few operations (docs/decisions/0017-cpu-decoding-step.md).
 
 With a few dozen rows every small operation costs as much as its arithmetic, or more. So q, k and v are one product,
 queries and keys are turned in one go, and the rows' own keys are read several rows at once.
