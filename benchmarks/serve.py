@@ -24,8 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-# As `nad serve` does, before torch is loaded: the library's threads and the server's take turns here, and by default each
-# would look for work on the other's cores.
+# As `nad serve` does, before torch is loaded: the library's threads and the server's take turns here, and each would
+# look for work on the other's cores.
 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 from nad.decoding import Finished, Request, Text, stream

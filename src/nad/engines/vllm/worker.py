@@ -100,19 +100,23 @@ def _captures(runner: Any, config: Any) -> Captures:
     if len(widths) > 1:
         raise UsageError("feed-forward layers of different widths; take --engine transformers")
     (width,) = widths
-    if stages.is_last_rank and not _plain(getattr(model, "lm_head", None)):
+    head = _head(model) if stages.is_last_rank else None
+    if stages.is_last_rank and head is None:
         raise UsageError(f"{type(model).__name__} has no plain unembedding (lm_head); take --engine transformers")
     most = config.scheduler_config.max_num_seqs + SCORED_ROWS
     selection = Selection.of(most, max(most, GATE_BYTES // gate_bytes(ffns, dtype)), device)
     layers = install(ffns, selection, dtype, device)
     shard = Shard(first, total, width * tensor.world_size, _group(tensor), _group(stages))
-    rows = _unembed(model, shard.pipeline, config.model_config.hf_text_config.hidden_size, dtype, device)
+    rows = _unembed(head, shard.pipeline, config.model_config.hf_text_config.hidden_size, dtype, device)
     return Captures(layers, [layer.kept for layer in layers], rows, selection, shard)
 
 
-def _plain(head: Any) -> bool:
-    """Whether rows of W_u can be read from it."""
-    return isinstance(head, VocabParallelEmbedding) and isinstance(head.quant_method, UnquantizedEmbeddingMethod)
+def _head(model: Any) -> Any:
+    """What rows of W_u can be read from: the unembedding, or the embedding of a model that has no other."""
+    for head in (getattr(model, "lm_head", None), getattr(getattr(model, "model", None), "embed_tokens", None)):
+        if isinstance(head, VocabParallelEmbedding):
+            return head if isinstance(head.quant_method, UnquantizedEmbeddingMethod) else None
+    return None
 
 
 def _group(found: Any) -> Group:
@@ -128,13 +132,13 @@ def _layers_here(model: torch.nn.Module, total: int) -> tuple[int, int]:
     raise UsageError(f"{type(model).__name__} has no list of {total} layers; take --engine transformers")
 
 
-def _unembed(model: Any, stages: Group, hidden: int, dtype: torch.dtype, device: torch.device) -> Any:
+def _unembed(head: Any, stages: Group, hidden: int, dtype: torch.dtype, device: torch.device) -> Any:
     """Gives the rows of W_u; the last stage has them. With tensor parallelism each worker has a part."""
 
     def rows(tokens: torch.Tensor) -> torch.Tensor:
         mine = None
         if stages.rank == stages.size - 1:
-            mine = VocabParallelEmbedding.forward(model.lm_head, tokens)
+            mine = VocabParallelEmbedding.forward(head, tokens)
         return stages.of_last((len(tokens), hidden), dtype, device, mine)
 
     return rows
