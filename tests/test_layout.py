@@ -25,6 +25,7 @@ FLOORS = [
     ["neurons"],
     ["spec_grammar"],
     ["errors"],
+    ["drawing"],
 ]
 """From the top of the house down: a room imports rooms of lower floors, its own, and no others."""
 UP = {

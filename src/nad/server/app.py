@@ -48,7 +48,7 @@ def create_app(engine: Engine, settings: Settings | None = None) -> FastAPI:
     _models(app, service)
     _operations(app, service)
     live_stream.install(app, service)
-    files = page.install(app) if service.settings.page else ()
+    files = page.install(app, service) if service.settings.page else ()
     app.add_middleware(Gate, settings=service.settings, keyless=(*OPEN, *files))
     if service.settings.origins:
         app.add_middleware(

@@ -24,9 +24,12 @@ class ModelNames:
     selectors: Mapping[str, type[Any]]
 
     def all(self) -> list[str]:
-        """The names /v1/models lists: selectors that can choose among fresh samples."""
-        fresh = [name for name, selector in self.selectors.items() if "verdict" not in selector().needs]
-        return [self.model, f"{PLAIN}/{self.model}", *(f"nad-{name}/{self.model}" for name in fresh)]
+        """The names /v1/models lists."""
+        return [self.model, f"{PLAIN}/{self.model}", *(f"nad-{name}/{self.model}" for name in self.fresh())]
+
+    def fresh(self) -> list[str]:
+        """The selectors that can choose among fresh samples."""
+        return [name for name, selector in self.selectors.items() if "verdict" not in selector().needs]
 
     def options(self, name: str) -> NadOptions:
         """What the name says of the method. Raises Refusal for a model that is not served."""

@@ -19,6 +19,7 @@ from nad.analysis.statistics import Estimate
 from nad.analysis.summary import RunDigest, digest, tallies_of
 from nad.analysis.tables.accuracy import Table, all_tables
 from nad.analysis.tables.formats import cells, tokens_text
+from nad.drawing import asset
 from nad.runs.records import Run
 from nad.stopping import CHUNK
 
@@ -55,7 +56,8 @@ _PLANTED = '<p class="warning">This report shows planted data, made up for a tes
 
 def _fitting(parts: dict[str, str], runs: Sequence[RunDigest]) -> str:
     """The document with texts as long as the size allows."""
-    script, style = _asset("explorer.js"), _asset("report.css")
+    script = asset("draw.js") + _asset("explorer.js")
+    style = asset("theme.css") + _asset("report.css")
     sha256 = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     problems = [p for run in runs for p in run.problems]
     pictures = [_data(f"picture-{i}", explorer.picture(p)) for i, p in enumerate(problems)]

@@ -2,7 +2,7 @@
 // All data are base64 of compressed JSON; all of it reaches the page as text content, never as markup.
 (() => {
   const $ = (id) => document.getElementById(id);
-  const SVG = "http://www.w3.org/2000/svg";
+  const { make, html, count, theme, row, ramp, shades, framed, spread, dress } = nadDraw;
   const state = { problem: null, serial: 0, number: 0, stop: 0, sample: 0 };
 
   async function unpack(id) {
@@ -13,33 +13,13 @@
 
   const decode = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
 
-  function make(tag, attributes = {}, text = "", space = SVG) {
-    const element = document.createElementNS(space, tag);
-    for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-    if (text) element.textContent = text;
-    return element;
-  }
-
-  const html = (tag, attributes, text) => make(tag, attributes, text, "http://www.w3.org/1999/xhtml");
-  const count = (value) => value.toLocaleString("en-US");
-  const theme = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const grade = (value) => (value === null ? "not graded" : value ? "correct" : "incorrect");
-
-  function mix(share) {
-    const [low, high] = [theme("--low"), theme("--high")].map((hex) => [1, 3, 5].map((i) => parseInt(hex.slice(i, i + 2), 16)));
-    return low.map((v, i) => Math.round(v + share * (high[i] - v)));
-  }
-
-  const rgb = (parts) => `rgb(${parts.join(",")})`;
 
   function colours() {
     const by = $("colour").value;
     const { correct } = state.problem;
     if (by === "correct") return correct.map((c) => theme(c === null ? "--ungraded" : c ? "--correct" : "--incorrect"));
-    const values = state.problem[by];
-    const known = values.filter((v) => v !== null);
-    const [least, most] = [Math.min(...known), Math.max(...known)];
-    return values.map((v) => (v === null ? theme("--ungraded") : rgb(mix(most > least ? (v - least) / (most - least) : 0.5))));
+    return shades(state.problem[by]);
   }
 
   function legend() {
@@ -67,23 +47,15 @@
   }
 
   function places() {
-    // Points that coincide (identical prefixes) are spread in a spiral, so that each can be seen and hit.
     const { xy, n } = state.problem;
-    const seen = new Map();
-    return Array.from({ length: n }, (_, i) => {
-      const at = 2 * (state.stop * n + i);
-      const [x, y] = [24 + (xy[at] / 255) * 352, 24 + (xy[at + 1] / 255) * 352];
-      const key = `${Math.round(x / 4)},${Math.round(y / 4)}`;
-      const k = seen.get(key) || 0;
-      seen.set(key, k + 1);
-      return [x + 6 * Math.sqrt(k) * Math.cos(2.4 * k), y + 6 * Math.sqrt(k) * Math.sin(2.4 * k)];
-    });
+    const at = (i) => framed(xy[i] / 127.5 - 1);
+    return spread(Array.from({ length: n }, (_, i) => 2 * (state.stop * n + i)).map((i) => [at(i), at(i + 1)]));
   }
 
   function shape(correct) {
-    if (correct === 1) return make("circle", { class: "mark", r: 6 });
-    if (correct === 0) return make("rect", { class: "mark", x: -5, y: -5, width: 10, height: 10 });
-    return make("path", { class: "mark", d: "M0,-7L6.5,5H-6.5Z" });
+    if (correct === 1) return make("circle", { r: 6 });
+    if (correct === 0) return make("rect", { x: -5, y: -5, width: 10, height: 10 });
+    return make("path", { d: "M0,-7L6.5,5H-6.5Z" });
   }
 
   function drawMap() {
@@ -104,9 +76,7 @@
       });
       const mark = shape(correct[i]);
       mark.setAttribute("fill", colour[i]);
-      group.append(make("title", {}, tip), mark);
-      if (names.length) group.append(make("circle", { class: "chosen", r: 10 }));
-      return group;
+      return dress(group, mark, tip, names.length > 0);
     });
     const rank = (i) => (i === state.sample ? 2 : winners.has(i) ? 1 : 0); // what is named lies on top
     const layers = Array.from(points.keys()).sort((a, b) => rank(a) - rank(b));
@@ -127,13 +97,13 @@
     const canvas = $("matrix");
     canvas.width = canvas.height = n * cell;
     const context = canvas.getContext("2d");
-    const ramp = Array.from({ length: 256 }, (_, v) => rgb(mix(v / 255)));
+    const colour = Array.from({ length: 256 }, (_, v) => v / 255).map(ramp());
     let total = 0;
     for (let row = 0; row < n; row++) {
       for (let column = 0; column < n; column++) {
         const value = agreement(order[row], order[column]);
         if (row < column) total += value;
-        context.fillStyle = ramp[Math.round(255 * value)];
+        context.fillStyle = colour[Math.round(255 * value)];
         context.fillRect(column * cell, row * cell, cell, cell);
       }
     }
@@ -164,11 +134,6 @@
 
   function drawChoices() {
     const { chosen, correct, sizes } = state.problem;
-    const row = (texts, tag) => {
-      const line = html("tr");
-      line.append(...texts.map((t) => (typeof t === "string" ? html(tag, {}, t) : t)));
-      return line;
-    };
     const lines = Object.entries(chosen).map(([name, at]) => {
       const i = at[state.stop];
       const cell = html("td");
