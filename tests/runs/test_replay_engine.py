@@ -115,7 +115,7 @@ def test_the_examples_of_the_docs_run(
     (code,) = [
         c for c in re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL) if library in c.split("\n")[0]
     ]
-    store = RunStore.create(str(tmp_path / "runs" / "try"), manifest(), ["p0"])
+    store = RunStore.create(str(tmp_path / "runs" / "try"), manifest(n=2), ["p0"])
     store.write(
         0, record("p0", [sample(0, [4, 2, END], {1: 0, 5: 40}, True, "4"), sample(1, [4, END], {}, False, "5")])
     )
