@@ -8,6 +8,9 @@ takes about 0.5 MB, and 0.9 MB with its peaks (docs/decisions/0015-run-format.md
 import io
 import json
 from collections.abc import Mapping, Sequence
+from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from itertools import pairwise
 from typing import Any
 
@@ -65,6 +68,7 @@ _ENCODINGS = {f"{name}.list.element": "DELTA_BINARY_PACKED" for name in _DELTA} 
 
 def pack(record: ProblemRecord, settings: Mapping[str, object]) -> bytes:
     """A Parquet file with one row a sample; its metadata says what it was made with."""
+    _import_pandas()
     out = io.BytesIO()
     schema = SCHEMA.with_metadata({**SCHEMA.metadata, _SETTINGS_KEY: json.dumps(settings, sort_keys=True).encode()})
     pq.write_table(
@@ -77,6 +81,13 @@ def pack(record: ProblemRecord, settings: Mapping[str, object]) -> bytes:
         write_statistics=False,
     )
     return out.getvalue()
+
+
+@cache
+def _import_pandas() -> None:
+    """pyarrow imports pandas for the first array it makes, where there is one, and loses a Ctrl-C that comes then."""
+    if find_spec("pandas"):
+        import_module("pandas")
 
 
 def _columns(record: ProblemRecord) -> dict[str, pa.Array | list]:
