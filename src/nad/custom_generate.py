@@ -40,10 +40,10 @@ def custom_generate(
 ) -> Int[Tensor, "batch tokens"] | GenerateDecoderOnlyOutput:
     """The best of n continuations of each prompt, as `generate` returns them: prompt and answer, padded on the right.
 
-    temperature, top_p, max_new_tokens (or max_length), end and padding tokens are the generation config's;
+    temperature, top_p, max_new_tokens (or max_length), end tokens and the padding token are the generation config's;
     `do_sample=False` is greedy. n, stop_at, selector, activation and seed are this method's own, spelled as on the
     command line. Positions that the attention mask hides are left out of a prompt. Raises UsageError for settings it
-    would have to ignore; `top_k=0` turns off the one that transformers turns on by itself.
+    would have to ignore; `top_k=0` is needed, since transformers turns `top_k` on by itself.
     """
     ignored = [name for line in _REFUSED for name in line.split() if getattr(generation_config, name, None) not in _OFF]
     if ignored:

@@ -39,7 +39,7 @@ class Selected:
 
 @dataclass(frozen=True)
 class Text:
-    """The next piece of an answer as it is written: `rank` 0 is the winner's. Joined, the pieces are its text."""
+    """The next piece of an answer while it is written; `rank` 0 is the winner. Joined, its pieces are its text."""
 
     text: str
     rank: int = 0
@@ -134,7 +134,7 @@ def default_stop(params: SamplingParams) -> StopRule:
 def stream(engine: Engine, request: Request) -> Iterator[Event]:
     """Sample n prefixes, choose, and write the winner to its end: Progressed..., Selected, Text..., Finished.
 
-    The other samples are dropped before Selected is seen; the winner goes on from its own cache to its end, or to
+    The other samples are dropped before Selected is yielded; the winner goes on from its own cache to its end, or to
     `params.max_tokens`. Closing the iterator, or an exception, frees everything. Raises NoChoice for a vote that
     failed.
     """
@@ -183,7 +183,7 @@ def _ranked(choice: Choice, best: int) -> list[int]:
 
 
 def _texts(engine: Engine, rollout: Rollout, group: Group, kept: Sequence[int], stop: Sequence[str]) -> Iterator[Text]:
-    """The kept samples' texts as they are written; what they have at the choice comes at once."""
+    """The kept samples' texts as they are written; first, at once, what they have at the choice."""
     streams = [TextStream(engine.decode, stop) for _ in kept]
     shown = [len(group.completions[i].tokens) for i in kept]
     pieces = [text.add(group.completions[i].tokens) for text, i in zip(streams, kept, strict=True)]

@@ -49,8 +49,8 @@ def prefix_curve(completions: Sequence[Sequence[int]]) -> PrefixCurve:
 class Level:
     """The prefixes at one position of a PrefixTree.
 
-    `distinct` prefixes differ pairwise, and `computed` tokens were needed for all of them so far; of those samples that
-    go on, `unfinished` in number, the prefixes are `unfinished_prefixes` different ones.
+    There are `distinct` different prefixes, for which `computed` tokens were computed so far. `unfinished` samples go
+    on; they have `unfinished_prefixes` different prefixes.
     """
 
     position: int

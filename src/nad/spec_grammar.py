@@ -1,4 +1,4 @@
-"""One grammar for all that is named on the command line with parameters: `knn`, `knn@tokens:k=5`, `budget:1000`."""
+"""One grammar for what is named with parameters: `knn`, `knn@tokens:k=5`, `budget:1000`."""
 
 import math
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ def parse_spec(spec: str, table: Mapping[str, type[T]], kind: str) -> T:
 
 
 def parameters(cls: type) -> list[Field[Any]]:
-    """The fields of a dataclass, those that have to be named last."""
+    """The fields of a dataclass; those that must be given by name come last."""
     return sorted(fields(cls), key=lambda f: f.kw_only is True)
 
 

@@ -17,8 +17,8 @@ CHUNK = 32
 class Progress:
     """Where sampling stands when every unfinished sample has `position` tokens.
 
-    Of the `n` samples `unfinished` go on, and their prefixes are `unfinished_prefixes` different ones; `distinct`
-    counts all that differ, finished ones too. `computed` is the number of tokens computed for them so far.
+    Of the `n` samples `unfinished` go on; they have `unfinished_prefixes` different prefixes. `distinct` counts the
+    different prefixes of all samples, finished ones too. `computed` is the number of tokens computed for them so far.
     `tokens` holds each sample's tokens by its index. They are the engine's own lists, to be read and not kept: a sample
     may already have more than `position` of them.
     """
@@ -111,7 +111,7 @@ class Distinct:
 
 @dataclass(frozen=True)
 class Budget:
-    """When the computed tokens reach `tokens`; 0 stands for n x 32, what the paper's position is counted for."""
+    """When the computed tokens reach `tokens`; 0 stands for n x 32, the tokens counted at the paper's position."""
 
     tokens: int = field(default=0, metadata={"help": "computed tokens; 0: n x 32"})
 

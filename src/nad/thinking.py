@@ -7,7 +7,7 @@ Tags = tuple[str, str]
 """What opens a thinking block, and what closes it."""
 
 THINKING = "<think>"
-"""What opens most models' thinking blocks; who grades a text whose prompt opened one puts it before the text."""
+"""What opens most models' thinking blocks. A grader puts it before a text whose prompt opened a block."""
 
 KNOWN_TAGS: tuple[Tags, ...] = (
     (THINKING, "</think>"),
@@ -38,9 +38,9 @@ _TAG = re.compile(rf"(?P<opens>{_any_of([o for o, _ in KNOWN_TAGS])})|{_any_of([
 def after_thinking(text: str) -> str | None:
     """What follows the last thinking block; None for a block that never closes: the answer is not there yet.
 
-    A template may open the block in the prompt, so a closing tag alone ends one as well, unless nothing comes after
-    it: then it is a stray one, and the text before it stands. A text that was cut inside such a block shows neither
-    tag: who prompted it puts THINKING before it.
+    A template may open the block in the prompt, so a closing tag alone ends one as well. If nothing comes after it, it
+    is a stray one, and the text before it stands. A text that was cut inside a block which the prompt opened shows
+    neither tag: the caller puts THINKING before it.
     """
     tags = list(_tags(text))
     begin, end, inside = 0, _end_without_tags(text, tags), False
@@ -66,7 +66,7 @@ def _tags(text: str) -> Iterator[re.Match[str]]:
 
 
 def _end_without_tags(text: str, tags: Sequence[re.Match[str]]) -> int:
-    """Where a text ends, the closing tags at its end left out."""
+    """Where a text ends without the closing tags at its end."""
     end = len(text)
     for tag in reversed(tags):
         if tag["opens"] or text[tag.end() : end].strip():
@@ -81,8 +81,8 @@ def opens_thinking(prompt: str, tags: Sequence[Tags] = ()) -> bool:
 
 
 def as_read(text: str, opened: bool, tags: Sequence[Tags]) -> str:
-    """A completion as `after_thinking` and what grades it read it: the block its prompt `opened` is put before it, and
-    other tags (`tags`) are written as known ones.
+    """A completion in the form that `after_thinking` and graders read: the block that its prompt `opened` is put before
+    it, and other tags (`tags`) are written as known ones.
     """
     return (THINKING if opened else "") + in_known_tags(text, tags)
 
@@ -95,7 +95,7 @@ def in_known_tags(text: str, tags: Sequence[Tags]) -> str:
 
 
 def parse_tags(text: str) -> Tags:
-    """A pair of tags from "OPEN,CLOSE", or from what opens alone: <plan> is closed by </plan>, [PLAN] by [/PLAN].
+    """A pair of tags from "OPEN,CLOSE", or from the opening tag alone: <plan> is closed by </plan>, [PLAN] by [/PLAN].
 
     Raises ValueError for a text from which no two tags follow.
     """

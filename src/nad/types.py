@@ -25,7 +25,7 @@ class SamplingParams:
     """How tokens are drawn. The defaults are the paper's (section 5.1); `temperature` 0 is greedy.
 
     `max_tokens` bounds a completion, its stop token included. A completion also ends with the token that completes
-    one of the texts in `stop`; its text then stands before that one.
+    one of the texts in `stop`; its text then ends before that one.
     """
 
     temperature: float = 0.6
@@ -63,7 +63,7 @@ class Signals:
     chunk_neurons: UInt16[np.ndarray, " chunks"]
 
     def prefix(self, tokens: int) -> "Signals":
-        """The signals of the first tokens. The neurons of a chunk that was cut are not known: it is left out."""
+        """The signals of the first tokens. How many neurons a cut chunk has is not known: it is left out."""
         cut = tokens < len(self.logprob)
         return Signals(
             self.logprob[:tokens],
@@ -93,7 +93,7 @@ class Completion:
     text_end: tuple[int, ...] = ()
 
     def prefix(self, tokens: int) -> "Completion":
-        """The completion as it stood after `tokens` tokens, exactly; itself where it has no more than these.
+        """The completion as it stood after `tokens` tokens, exactly; itself if it has no more.
 
         The peaks of its neurons up to there are not known: they are 0. Raises ValueError for a text whose ends are
         not known.
@@ -115,7 +115,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Group:
-    """The n completions of one prompt, and what they cost: tokens forwarded through the model, and seconds."""
+    """The n completions of one prompt, and what they cost: tokens that went through the model, and seconds."""
 
     prompt_tokens: tuple[int, ...]
     completions: tuple[Completion, ...]
@@ -149,7 +149,7 @@ class Result:
     """The chosen completion, written to its end, and the group it was chosen from.
 
     `completions` are the best ranked ones, written to their ends, best first: the winner alone unless more were asked
-    for. Their neurons were captured up to the choice only, so they have `activations` where they had ended by then.
+    for. Neurons are captured up to the choice only, so these have `activations` only if they had ended by then.
     `scores` are the selector's, one for each completion of the group; larger is better.
     """
 
@@ -176,6 +176,6 @@ class Result:
 
     @property
     def continued_tokens(self) -> int:
-        """Tokens the finished completions were continued by, after the selection."""
+        """Tokens of the finished completions that were written after the choice."""
         begun = (len(self.group.completions[c.index].tokens) for c in self.completions)
         return sum(len(c.tokens) for c in self.completions) - sum(begun)

@@ -5,13 +5,13 @@ import os
 from pathlib import Path
 
 PARTIAL = ".partial-"
-"""What the names of files under way begin with; a killed writer leaves such a file behind."""
+"""What the names of files under way begin with; a writer that is killed leaves such a file."""
 _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK)
 """What file systems without hard links answer."""
 
 
 def write_whole(target: Path, data: bytes, new: bool = False) -> None:
-    """Put `data` at `target`; what a crash or a full disk leaves is the old file or the new one.
+    """Put `data` at `target`; a crash or a full disk leaves the old file or the new one.
 
     With `new` the file must not be there yet: raises FileExistsError, and of two writers only one succeeds.
     """

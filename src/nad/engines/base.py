@@ -26,11 +26,11 @@ def unheard(text: str, share: float | None = None, /) -> None:
 class LoadOptions:
     """How a model is loaded. `report` is told of each slow step.
 
-    `device` and `dtype` "auto" follow the hardware; `tokenizer` comes with a model that is loaded already; `fast_cpu`
-    allows the decoding step written for CPUs, by default for every model but such a one, whose modules may have hooks
-    of their owner's; `arguments` are the engine's own (`--engine-arg`). `trust_remote_code` runs Python code that comes
-    with the model; `fold_system` puts a system message into the first user turn where the chat template takes none;
-    `thinking_tags` are what opens and closes a thinking block, beside the known ones.
+    `device` and `dtype` "auto" follow the hardware. `tokenizer` comes with a model that is loaded already. `fast_cpu`
+    allows the decoding step written for CPUs; None allows it except for a model that is loaded already, whose owner
+    may have hooked its modules. `arguments` are the engine's own (`--engine-arg`). `trust_remote_code` runs Python
+    code that comes with the model; `fold_system` puts a system message into the first user turn where the chat
+    template takes none; `thinking_tags` are what opens and closes a thinking block, beside the known ones.
     """
 
     device: str = "auto"
@@ -54,7 +54,7 @@ class Rollout(AbstractContextManager["Rollout"], Protocol):
     def until(self, stop: StopRule) -> Iterator[Progress]:
         """Sample on until the stop rule is reached or every sample has ended; yields each position on the way.
 
-        A rule that is reached already yields nothing. Closing the iterator early leaves the samples as they stand.
+        A rule that is reached already lets it yield nothing. Closing the iterator early leaves the samples as they are.
         """
 
     def group(self) -> Group:
@@ -63,7 +63,7 @@ class Rollout(AbstractContextManager["Rollout"], Protocol):
     def keep(self, samples: Sequence[int], capture: bool = True) -> None:
         """Drop all samples but these (by their index) and free what they hold, now.
 
-        With `capture` False no neurons are recorded from now on, and those of samples that go on are left out.
+        With `capture` False no neurons are recorded from now on, and samples that go on have none.
         """
 
 
@@ -85,7 +85,7 @@ class Engine(Protocol):
 
     @property
     def revision(self) -> str | None:
-        """Which version of the model it is, where its source says so."""
+        """The version of the model, where its source names one."""
 
     @property
     def dtype(self) -> str:
@@ -105,7 +105,7 @@ class Engine(Protocol):
 
     @property
     def weights_digest(self) -> str | None:
-        """What tells the model's weights from others', wherever they lie, where the engine sees them."""
+        """What tells the model's weights from others, wherever they lie; None where the engine does not see them."""
 
     @property
     def thinking_tags(self) -> tuple[Tags, ...]:
@@ -117,7 +117,7 @@ class Engine(Protocol):
 
     @property
     def rollouts(self) -> int:
-        """How many rollouts may be open at once; one `start` more waits for another to end."""
+        """How many rollouts may be open at once; one more `start` waits until another has ended."""
 
     def encode(
         self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
@@ -131,7 +131,7 @@ class Engine(Protocol):
         """The tokens of a completion's text."""
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of these tokens, special tokens left out unless they open or close a thinking block."""
+        """The text of these tokens, without special tokens except those that open or close a thinking block."""
 
     def start(
         self,

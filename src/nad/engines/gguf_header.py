@@ -7,12 +7,12 @@ from typing import BinaryIO
 _FORMATS = {0: "<B", 1: "<b", 2: "<H", 3: "<h", 4: "<I", 5: "<i", 6: "<f", 7: "<?", 10: "<Q", 11: "<q", 12: "<d"}
 _STRING, _ARRAY = 8, 9
 _MOST = 2_000_000
-"""More entries, or longer texts, are no header."""
+"""What has more entries, or longer texts, is not a header."""
 _MOST_BYTES = 1 << 28
 
 
 def gguf_settings(file: Path) -> dict[str, object]:
-    """Names and values of the header's numbers and texts; lists are left out. ValueError for what is no GGUF file.
+    """Names and values of the header's numbers and texts; lists are left out. ValueError if it is not a GGUF file.
 
     The layout is that of the GGUF specification: magic, version, counts, then (name, type, value) one after the other.
     """

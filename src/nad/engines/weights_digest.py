@@ -18,8 +18,8 @@ def weight_files(folder: Path) -> list[Path]:
 def sampled_digest(files: Sequence[Path]) -> str:
     """A digest of each file's size, its first and last 64 KiB and 256 blocks of 4 KiB spread evenly between.
 
-    Names and places do not count. Files that differ in other bytes alone have the same digest: it tells models apart,
-    trained ones from what they were trained from too (training moves every weight), not files made to deceive.
+    Names and places do not count. Files that differ in other bytes alone have the same digest. It tells models apart,
+    also a trained one from what it was trained from (training moves every weight), but not files made to deceive.
     """
     digest = hashlib.sha256()
     for file in files:

@@ -27,7 +27,7 @@ def consensus_curve(sets: Sequence[ActivationSet], positions: Sequence[int]) -> 
     """The consensus matrices of the sets after each number of tokens in `positions`, in that order.
 
     Each neuron is written once, as the first of the sorted positions that has seen it. The 0/1 matrix of a position
-    is then one comparison, and the intersections are counted over blocks of neurons: beside the
+    is then one comparison, and the intersections are counted over blocks of neurons. Beside the
     result, memory is one byte a set element and a block of 15 MB, or of 60 kB a sample for more than 256 samples,
     whatever the number of neurons.
     """
@@ -109,7 +109,7 @@ def _intersections(
 
 
 def _common(active: Bool[np.ndarray, "n width"]) -> Float[np.ndarray, "n n"]:
-    """How many columns each two rows have in common, the diagonal left out (few rows) or not.
+    """How many columns each two rows have in common; with few rows the diagonal is left out.
 
     Few rows are compared bit by bit, 64 columns at once; many are faster as one product.
     """
@@ -127,7 +127,7 @@ def _common(active: Bool[np.ndarray, "n width"]) -> Float[np.ndarray, "n n"]:
 
 
 def _second_smallest(rows: UInt8[np.ndarray, "n width"]) -> UInt8[np.ndarray, " width"]:
-    """Of each column: from that position on, two samples share the neuron."""
+    """For each column the position from which on two samples share the neuron."""
     if len(rows) == 1:
         return np.full(rows.shape[1], _NEVER, dtype=np.uint8)
     smallest, second = np.minimum(rows[0], rows[1]), np.maximum(rows[0], rows[1])

@@ -55,7 +55,7 @@ _VARIANTS = {
     "deepconf": ("deepconf", "deepconf:bottom10", "deepconf:tail", "deepconf:lowest"),
     "deepconf-vote": ("deepconf-vote", "deepconf-vote:0.9", "deepconf-vote:0.1"),
 }
-"""What is compared under one name: agreement of neurons beside that of texts, DeepConf's measures and shares."""
+"""Variants that are compared beside the selectors: agreement of texts, DeepConf's measures and shares."""
 
 
 @cache

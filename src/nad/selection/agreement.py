@@ -13,7 +13,7 @@ _NEURONS = frozenset({"neurons"})
 
 @dataclass(frozen=True, kw_only=True)
 class _Agreement:
-    """What agrees, and what a neuron counts for: 1, or its peak (docs/decisions/0024-weighted-agreement.md)."""
+    """Which sets agree, and what a neuron counts for: 1, or its peak (docs/decisions/0024-weighted-agreement.md)."""
 
     of: str = field(default="neurons", metadata={"help": f"what agrees: {', '.join(SETS)}; also written knn@tokens"})
     weight: str = field(default="none", metadata={"help": f"what a neuron counts for: {', '.join(WEIGHTS)}"})

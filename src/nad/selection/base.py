@@ -27,7 +27,7 @@ WEIGHTS = ("none", "peak")
 
 
 class NotApplicable(UsageError):
-    """A selector that says nothing about these candidates; the message says why, and what to do."""
+    """A selector that cannot choose among these candidates; the message says why, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ SETS: Mapping[str, Callable[[Sequence[Completion]], Sequence[ActivationSet]]] = 
 
 
 def check_sets(of: str, weight: str) -> None:
-    """Raise UsageError unless there are such sets, and such a weight for them."""
+    """Raise UsageError unless there are such sets, and they can be weighted so."""
     if of not in SETS:
         raise UsageError(f"of={of!r} is unknown; allowed: {', '.join(SETS)}")
     if weight not in WEIGHTS:
@@ -166,7 +166,7 @@ class Candidates:
 
     @property
     def answered(self) -> Bool[np.ndarray, " n"]:
-        """Which completions end with an answer; all of them while that is not known, or where none does."""
+        """Which completions end with an answer; all of them where that is not known, or where none does."""
         found = np.array([a is not None for a in self.answers or ()], dtype=bool)
         return found if self.full and found.any() else np.ones(self.n, dtype=bool)
 

@@ -48,7 +48,7 @@ def self_certainty(candidates: Candidates) -> Float[np.ndarray, " n"]:
 class SelfCertainty:
     """Largest mean self-certainty, KL(uniform || p) (Kang et al. 2025, "Scalable best-of-N selection").
 
-    As in its authors' code, an answer that cannot be read scores minus infinity where any can
+    As in its authors' code, an answer that cannot be read scores minus infinity if any answer can
     (docs/decisions/0023-baselines-against-their-sources.md).
     """
 
@@ -76,7 +76,7 @@ def _bottom10(confidence: Float[np.ndarray, " tokens"], window: int) -> float:
 
 
 def _of_groups(measure: Callable[[np.ndarray, int], float]) -> _Measure:
-    """A measure of each completion's groups; with one group only, which the mean is, no groups are formed."""
+    """A measure of each completion's groups. A single group's measures are all its mean, so none are formed then."""
 
     def measured(confidence: Sequence[np.ndarray], window: int) -> np.ndarray:
         if max(map(len, confidence)) <= window:

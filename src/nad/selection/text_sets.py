@@ -1,4 +1,4 @@
-"""The control for neuron agreement: the same selectors on which tokens, or pairs of tokens, a text has.
+"""The control for neuron agreement: the same selectors on the sets of a text's tokens, or of its pairs of tokens.
 
 If these choose as well as the neurons do, looking inside the model has added nothing.
 """

@@ -43,7 +43,7 @@ def find_gated_ffns(model: nn.Module, layers: int) -> list[GatedFFN]:
     """The gated feed-forward of each of the model's `layers` decoder layers, in order.
 
     They are recognised by what they compute: three linear maps (or two, gate and up merged) and an activation that
-    reproduce the module's own output. Raises UsageError for a model that has none, or several a layer.
+    reproduce the module's own output. Raises UsageError for a model that has none, or several in a layer.
     """
     text = _text_model(model)
     width = text.get_input_embeddings().weight.shape[1]
@@ -69,7 +69,7 @@ def _text_model(model: Any) -> Any:
 
 
 def _has_experts(block: nn.Module, width: int) -> bool:
-    """Whether linear maps of the model's width are stacked, one of each expert; a convolution's weights are no maps."""
+    """Whether linear maps of the model's width are stacked, one for each expert; a convolution's weights are none."""
     maps = (m for m in block.modules() if not isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))
     return any(p.ndim == 3 and width in p.shape[1:] for m in maps for p in m.parameters(recurse=False))
 
@@ -116,7 +116,7 @@ def _computes(module: nn.Module, ffn: GatedFFN, up: nn.Linear, up_half: slice) -
 
 
 def _tap_sees(module: nn.Module, ffn: GatedFFN, x: Tensor) -> bool:
-    """Whether the tap keeps act(x W_g), also after the pass: a module may overwrite what it computed."""
+    """Whether the tap keeps act(x W_g), also after the pass: a module may overwrite its result."""
     tap = GateTap([ffn])
     with tap.listening(slice(None)):
         module(x)

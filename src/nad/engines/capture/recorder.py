@@ -16,7 +16,7 @@ from nad.neurons.activation import ActivationRule, ActivationSet
 from nad.stopping import CHUNK
 
 _GATE_BYTES = 256 << 20
-"""Gates held back before they are scored."""
+"""Bytes of gates that are held before they are scored."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -48,7 +48,7 @@ class ActivationRecorder:
         self.seconds = 0.0
 
     def add(self, step: Step) -> None:
-        """Show the next position. Scoring waits until the buffer is full, or a chunk ends that somebody counts."""
+        """Show the next position. Scoring waits until the buffer is full, or until a chunk ends that is counted."""
         begin = time.perf_counter()
         self._steps.append(step)
         self._shown = step.position + 1

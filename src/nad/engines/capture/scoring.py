@@ -12,7 +12,7 @@ from nad.neurons.activation import ActivationRule
 from nad.neurons.contribution import neuron_logits, strongest
 
 _SCORE_BYTES = 16 << 20
-"""Scores of all layers held at once: a part that stays in a processor's cache from the product to the selection."""
+"""Scores of all layers held at once: few enough to stay in a processor's cache from the product to the selection."""
 
 
 @runtime_checkable
@@ -42,11 +42,11 @@ class Pairs:
 
 
 _Part = list[tuple[Pairs, Int[Tensor, " _"]]]
-"""Some of the pairs: of each Pairs the rows they continue."""
+"""Some of the pairs, by the Pairs they belong to: each with these pairs' rows."""
 
 
 class Kept(NamedTuple):
-    """One entry per activation, in order of the pairs; these are counted through all Pairs."""
+    """One entry per activation, in order of the pairs, which are numbered through all Pairs."""
 
     pair: Int[Tensor, " m"]
     neuron: Int[Tensor, " m"]

@@ -57,7 +57,7 @@ class ActivationUnions:
             self._of_chunk = []
 
     def keep(self, rows: Int[Tensor, " kept"]) -> None:
-        """Forget all samples but these: the one in place rows[i] is in place i from now on."""
+        """Forget all samples but these: the one in place rows[i] moves to place i."""
         new_row = torch.full((len(self._first),), -1, device=rows.device)
         new_row[rows] = torch.arange(len(rows), device=rows.device)
         self._of_chunk = [_renamed(part, new_row) for part in self._of_chunk]
@@ -73,7 +73,7 @@ class ActivationUnions:
         return self._ended()._read()
 
     def _ended(self) -> "ActivationUnions":
-        """These unions as if sampling ended here, where a chunk that is not whole counts."""
+        """These unions as if sampling ended here, so that a chunk that is not whole counts."""
         counted = self._in_chunk is not None and self._shown % CHUNK > 0
         if not counted and not self._of_chunk:
             return self
@@ -123,7 +123,7 @@ class ActivationUnions:
 
 
 def _renamed(activated: Activated, owner: Int[Tensor, " owners"]) -> Activated:
-    """With owner[i] in the place of owner i; entries of owners that become -1 are dropped."""
+    """With owner[i] instead of owner i; entries whose owner becomes -1 are dropped."""
     there = owner[activated.owner] >= 0
     kept = Activated(*(column[there] for column in activated))
     return kept._replace(owner=owner[kept.owner])

@@ -16,7 +16,7 @@ from nad.errors import NadError, UsageError
 
 
 def with_hub_adapter(files: ModelFiles) -> ModelFiles:
-    """The files of a hub id, which may be an adapter's or hold one too; others as they are."""
+    """The files of a hub id, which may be an adapter or hold one; other files as they are."""
     if files.adapter or files.gguf_file or Path(files.path).is_dir():
         return files
     alone = not _has(files.path, "config.json")
@@ -47,7 +47,7 @@ def check_adapter(files: ModelFiles) -> None:
 
 @contextmanager
 def without_adapter(path: str) -> Iterator[str]:
-    """A model's folder as transformers is to see it: it would load an adapter beside the weights, but not merge it."""
+    """A model's folder without its adapter: transformers would load an adapter beside the weights, but not merge it."""
     if not Path(path, ADAPTER).is_file():
         yield path
         return

@@ -67,7 +67,7 @@ def _read_model(
     if config is not whole:
         options["key_mapping"] = _TEXT_MODEL_IN_WRAPPER
     if files.gguf_file and hasattr(transformers, "GgufConfig"):  # older versions always unpack
-        # Packed weights are no linear layers: the scores of Eq. 1 need W_out itself.
+        # Packed weights are not linear layers: the scores of Eq. 1 need W_out itself.
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     model, found = AutoModelForCausalLM.from_pretrained(files.path, output_loading_info=True, **options)
     if config is not whole and set(found["missing_keys"]) == {"lm_head.weight"} and whole.tie_word_embeddings:

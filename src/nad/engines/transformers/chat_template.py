@@ -26,8 +26,8 @@ Turn = Mapping[str, str]
 
 @dataclass(frozen=True)
 class ChatTemplate:
-    """The template of a tokenizer that has one. Every call first tries it on turns of the same roles in a process with
-    bounds on time and memory; a template that waits for a certain content to misbehave is not stopped by that.
+    """The template of a tokenizer that has one. Every call first tries it on turns of the same roles, in a process with
+    bounds on time and memory. A template that misbehaves only for a certain content is not stopped by that.
     """
 
     tokenizer: PreTrainedTokenizerBase

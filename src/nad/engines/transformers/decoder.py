@@ -47,8 +47,8 @@ class Decoder(Protocol):
 class SharedPromptDecoder:
     """Runs any model through its own modules, the prompt's keys and values kept once for all rows.
 
-    A single row has nothing to share: it is read with the model's own attention, as one text. With `expand` several
-    rows are too, each with a copy of the prompt. Raises NotShareable when the attention cannot be shared.
+    A single row has nothing to share: it is read with the model's own attention, as one text. With `expand` so are
+    several rows, each with a copy of the prompt. Raises NotShareable when the attention cannot be shared.
     """
 
     def __init__(self, model: Any, ffns: Sequence[GatedFFN], expand: bool = False) -> None:
@@ -62,7 +62,7 @@ class SharedPromptDecoder:
         return cache, self._captured(cache, last, slice(-1, None), capture)
 
     def read(self, cache: SharedPromptCache, tokens: Int[Tensor, " tokens"], logits: bool) -> Forward:
-        """More tokens of a single row at once: the gates of each, and the logits of each or of the last alone."""
+        """More tokens of a single row at once: the gates of each, and the logits of each, or of the last alone."""
         tap = GateTap(self._ffns)
         with tap.listening(slice(None)):
             found = self._forward(cache, tokens[None], keep=0 if logits else 1)[0]

@@ -34,7 +34,7 @@ _CHECKED_TOKENS = 16
 class TransformersEngine:
     """Samples from a transformers model, and reads its gates (Eq. 1) while it does.
 
-    With `share_prefixes` samples with the same tokens are computed once; without, each on its own (for tests).
+    With `share_prefixes` samples with the same tokens are computed once; without it each is computed alone (for tests).
     `fast_cpu` allows the decoder of `cpu/` where it fits. One rollout is open at a time.
     """
 
@@ -107,7 +107,7 @@ class TransformersEngine:
         try:
             recorder = ActivationRecorder(self._ffns, self._unembed, rule, n, signals) if rule else None
             rollout = TransformersRollout(self._decoder, source, recorder, signals, release)
-            weakref.finalize(rollout, release)  # one that is dropped without being closed must not block the engine
+            weakref.finalize(rollout, release)  # a rollout that nobody closed must not block the engine
             return rollout
         except BaseException:
             release()
@@ -184,9 +184,9 @@ class TransformersEngine:
         return SharedPromptDecoder(self._model, self._ffns, expand=True), (note,)
 
     def _agrees(self, decoder: Decoder) -> bool:
-        """Whether a decoding step gives the logits of a plain forward pass, up to what rounding does to these.
+        """Whether a decoding step gives the logits of a plain forward pass, up to rounding.
 
-        How much that is in this model, and this precision, is seen from a plain pass in two pieces.
+        How much rounding does, in this model and precision, is seen from a plain pass in two pieces.
         """
         tokens = [(7 * i + 5) % self._model.config.get_text_config().vocab_size for i in range(_CHECKED_TOKENS)]
         last = torch.tensor(tokens[-1:], device=self._unembed.device)

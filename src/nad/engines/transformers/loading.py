@@ -32,7 +32,7 @@ _CACHE_LINE = 64
 class LoadedModel:
     """A model in evaluation mode on its device, its tokenizer, and what results say of it.
 
-    `weights_digest` tells its weights from others', wherever they lie (`sampled_digest`).
+    `weights_digest` tells its weights from others, wherever they lie (`sampled_digest`).
     """
 
     name: str
@@ -72,7 +72,7 @@ def _read(
 
 
 def weights_digest_of(files: ModelFiles) -> str:
-    """What tells these weights from others', wherever they lie."""
+    """What tells these weights from others, wherever they lie."""
     if files.name == DEFAULT:
         return DEFAULT_DIGEST
     if files.gguf_file:
@@ -85,7 +85,7 @@ def weights_digest_of(files: ModelFiles) -> str:
 
 
 def _align(model: nn.Module) -> None:
-    """Move weights to where a cache line begins; mapped from a file they begin anywhere, and are slower to read."""
+    """Move weights to the start of a cache line. Those mapped from a file begin anywhere, and are slower to read."""
     for weight in model.parameters():
         if weight.data_ptr() % _CACHE_LINE:
             weight.data = weight.data.clone()

@@ -44,7 +44,7 @@ def _read(files: ModelFiles, name: str) -> dict[str, Any]:
 
 
 def model_file(path: str, name: str) -> Path:
-    """A file of a folder or of a hub's repository, fetched if need be. OSError for what is not there."""
+    """A file of a folder or of a hub's repository, fetched if need be. OSError if it is not there."""
     from transformers.utils import cached_file
 
     return Path(cached_file(path, name))

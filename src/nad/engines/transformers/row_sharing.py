@@ -51,7 +51,7 @@ class RowSharing:
 
 
 def _places(parent: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
-    """A place for each new row, its parent's where it is the first to ask: those rows' caches need no copy."""
+    """A place for each new row: its parent's for the parent's first child, whose cache then needs no copy."""
     place = np.full(len(parent), -1)
     _, first = np.unique(parent, return_index=True)
     stays = first[parent[first] < len(parent)]

@@ -17,7 +17,7 @@ from transformers.cache_utils import Cache, CacheLayerMixin
 
 _NAME = "nad_shared_prompt"
 _HARMLESS = {"dropout", "is_causal", "position_ids", "cache_position", "use_cache", "return_dict"}
-"""Arguments models pass to attention that do not change the result of one query token without dropout."""
+"""Arguments that models pass to attention, and that change nothing for one query token without dropout."""
 
 
 class NotShareable(Exception):
@@ -55,7 +55,7 @@ class SharedPromptLayer(CacheLayerMixin):
     def update(self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any) -> tuple[Tensor, Tensor]:
         """Append to the prompt until `open_rows`, then one token to every row's suffix.
 
-        Returns what the attention in use wants: the suffixes alone, or (`expand`) prompt and suffix of every row.
+        Returns what the attention in use reads: the suffixes alone, or (`expand`) prompt and suffix of every row.
         """
         if not self.rows:
             return self._append_to_prompt(key_states, value_states)
@@ -128,7 +128,7 @@ class SharedPromptLayer(CacheLayerMixin):
 
 
 def _with_room(held: Tensor, axis: int, used: int, tokens: int) -> Tensor:
-    """`held` if it has room for `tokens` on `axis`, else a copy of its first `used` with twice the room, or 32 more."""
+    """`held` if it has room for `tokens` on `axis`, else a copy of its first `used` with twice their room, or 32 more."""
     if tokens <= held.shape[axis]:
         return held
     shape = list(held.shape)
@@ -161,7 +161,7 @@ class SharedPromptCache(Cache):
 
     @property
     def rows(self) -> int:
-        """How many rows have suffixes; 0 while there is one text only, which grows as the prompt did."""
+        """How many rows have suffixes; 0 as long as there is one text only, which grows like the prompt."""
         return self.layers[0].rows
 
     def rearrange(self, parents: Sequence[int]) -> "SharedPromptCache":

@@ -1,7 +1,7 @@
 """A program: renders a chat template it reads from standard input, within bounds on time and memory.
 
-Templates come with models, so they are code of strangers, and nothing inside a process can stop a multiplication that
-makes a gigabyte. What else is wrong with a template is not this program's to say: rendering it in earnest says so.
+Templates come with models, so they are strangers' code, and nothing inside a process can stop a multiplication that
+makes a gigabyte. Other faults of a template are not reported here: rendering it in earnest finds them.
 """
 
 import json

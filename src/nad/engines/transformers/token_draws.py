@@ -82,7 +82,7 @@ def _normaliser_and_maxima(
 ) -> tuple[Float[Tensor, "rows 1"], Float[Tensor, "rows blocks"]]:
     """The log of the sum of exp(logits / temperature), and each block's largest logit.
 
-    Both in one look at parts that stay in a processor's cache meanwhile.
+    Both are read off parts that stay in a processor's cache meanwhile.
     """
     rows = max(1, _CACHE_BYTES // logits[:1].nbytes) if logits.device.type == "cpu" else len(logits)
     exact = torch.promote_types(logits.dtype, torch.float32)
@@ -132,8 +132,8 @@ def _nucleus_mass(
 ) -> tuple[Float[Tensor, " rows"], Bool[Tensor, " rows"]]:
     """The nucleus' probability in each row, and whether it lies within the sorted part.
 
-    Beyond the sorted part it is known only for top_p = 1: then it is 1, and a draw below the sorted part's
-    probability is decided all the same.
+    If the nucleus is wider than the sorted part, its probability is known only for top_p = 1: then it is 1, and a draw
+    below the sorted part's probability is decided all the same.
     """
     reached = cdf >= top_p
     inside = reached.any(dim=1)

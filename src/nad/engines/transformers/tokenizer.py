@@ -1,4 +1,4 @@
-"""From messages to tokens and back: the chat template or raw text, what is shown of tokens, what ends a completion."""
+"""From messages to tokens and back: the chat template or raw text, the text of tokens, what ends a completion."""
 
 import inspect
 import re
@@ -73,7 +73,7 @@ class ChatTokenizer:
         return tuple(self._tokenizer(unicode(text), add_special_tokens=False)["input_ids"])
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of these tokens: special ones left out, but not those that open or close a thinking block."""
+        """The text of these tokens, without special ones except those that open or close a thinking block."""
         return str(self._tokenizer.decode([token for token in tokens if token not in self._hidden]))
 
     def _doubles_start(self, text: str) -> bool:
@@ -110,8 +110,8 @@ class ChatTokenizer:
 
 
 def end_tokens(model: nn.Module, tokenizer: Detokenizer) -> frozenset[int]:
-    """Every token that ends a completion: the generation settings', the model's, the tokenizer's, and the one that
-    closes an assistant's turn in the chat template.
+    """Every token that ends a completion: those that the generation settings, the model and the tokenizer name, and the
+    one that closes an assistant's turn in the chat template.
     """
     settings = getattr(model, "generation_config", None)
     found = [getattr(owner, "eos_token_id", None) for owner in (settings, model.config, tokenizer)]
@@ -135,7 +135,7 @@ def unicode(text: str) -> str:
 
 
 def _special(tokenizer: Detokenizer) -> frozenset[int]:
-    """The tokens that are no text."""
+    """The tokens that are not text."""
     marked = {i for i, token in tokenizer.added_tokens_decoder.items() if token.special}
     return frozenset(marked | {i for i in tokenizer.all_special_ids if i is not None})
 

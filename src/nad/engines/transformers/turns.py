@@ -1,4 +1,4 @@
-"""One rollout at a time: whoever comes next waits."""
+"""One rollout at a time: the next one waits."""
 
 import threading
 from collections.abc import Callable

@@ -34,7 +34,7 @@ _MEMORY_SHARE = 0.25
 
 
 class CpuDecoder:
-    """The decoding step without the modules; everything else through `modules`, the decoder it must agree with."""
+    """The decoding step without the modules; all else goes through `modules`, the decoder it must agree with."""
 
     def __init__(self, model: Any, modules: SharedPromptDecoder) -> None:
         decoder = model.get_decoder()
@@ -123,7 +123,7 @@ def _norm_of(norm: Any) -> RmsNorm:
 
 
 def _head_norm(attention: Any) -> RmsNorm | None:
-    """The norms of every query's and key's head as one, where there are any."""
+    """The norms of each query's and each key's head as one norm, where there are any."""
     if not hasattr(attention, "q_norm"):
         return None
     parts = ((attention.q_norm, attention.q_proj), (attention.k_norm, attention.k_proj))

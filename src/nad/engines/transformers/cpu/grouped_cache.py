@@ -24,7 +24,7 @@ _SHORT = 128
 
 
 class Slots(NamedTuple):
-    """One layer's keys and values in one step, as views; `places` is the rows' number, rounded up to whole groups.
+    """One layer's keys and values in one step, as views; `places` is the number of rows, rounded up to whole groups.
 
     `new_keys` and `new_values` are where the step's own go, the last of `keys` and `values`.
     """
@@ -112,7 +112,7 @@ class GroupedCache:
         return self
 
     def _make_room(self, tokens: int) -> None:
-        """Room for `tokens` in every row; for a quarter more rows than there are, if room has to be made for them."""
+        """Room for `tokens` in every row; if rows need room too, for a quarter more of them than there are."""
         layers, heads, groups, room, _, dim = self._keys.shape
         needed = -(-self.rows // GROUP)
         spare = needed + needed // 4

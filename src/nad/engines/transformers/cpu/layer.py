@@ -74,22 +74,22 @@ class Layer:
 
 
 def _in_places(rows: Float[Tensor, "rows heads *each"], slots: Slots) -> Float[Tensor, "heads places *each"]:
-    """Rows in whole groups; places that no row fills are attended as well, and nobody reads what comes of them."""
+    """Rows in whole groups. Places that no row fills are attended too, and their results are not read."""
     placed = rows.new_zeros(rows.shape[1], slots.places, *rows.shape[2:])
     placed[:, : len(rows)] = rows.transpose(0, 1)
     return placed
 
 
 def fast(x: Tensor) -> Tensor:
-    """What small products take: float32, where those of half precision cost more than converting first."""
+    """What small products are computed in: float32, since half precision costs more there than converting first."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def attend(query: Float[Tensor, "heads places *each dim"], slots: Slots) -> Float[Tensor, "heads places each_dim"]:
-    """What every place's queries, scaled already and in float32 or finer, read of the prompt and of its own row.
+    """What every place's queries read of the prompt and of its own row; they are scaled, in float32 or finer.
 
-    The rows of a group share a product with all their keys; of all its scores those of every place on its own keys
-    are kept.
+    The rows of a group share a product with all their keys; of its scores those of each place on its own keys are
+    kept.
     """
     heads, places, each, dim = query.shape
     keys, values = fast(slots.keys), fast(slots.values)

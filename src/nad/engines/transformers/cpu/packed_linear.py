@@ -1,7 +1,7 @@
 """Linear maps for the few dozen rows of a decoding batch on a CPU (docs/decisions/0011-packed-linear.md).
 
-A second copy of each weight is laid out for the processor once instead of in every product. With 8 to 64 rows, what a
-decoding step has, products then take about 0.6 of the time.
+A second copy of each weight is laid out for the processor once, while the model is loaded, instead of in every
+product. With the 8 to 64 rows of a decoding step products then take about 0.6 of the time.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 _MOST_ROWS = 64
-"""Weights are laid out for so many rows, what a step has at most; fewer or more give the same products."""
+"""Weights are laid out for so many rows, the most a step has; fewer or more rows give the same products."""
 
 Linear = Callable[[Tensor], Tensor]
 """x [rows, in] to x W^T + b [rows, out]."""
@@ -30,7 +30,7 @@ class PlainLinear:
 
 
 class MklLinear:
-    """A float32 weight packed by MKL. Up to three rows read every weight once either way: they take the plain one."""
+    """A float32 weight packed by MKL. Up to three rows read every weight once either way: they take the plain product."""
 
     def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None) -> None:
         self._weight, self._bias = weight, bias
@@ -39,7 +39,7 @@ class MklLinear:
     def __call__(self, x: Float[Tensor, "rows in"]) -> Float[Tensor, "rows out"]:
         if len(x) <= 3:
             return nn.functional.linear(x, self._weight, self._bias)
-        # MKL asks for how many rows it did; with another number than x has it would leave the packed weight aside.
+        # MKL asks for how many rows it packed; told any number but len(x), it would not use the packed weight.
         return torch.ops.mkl._mkl_linear(x, self._packed, self._weight, self._bias, len(x))
 
 
@@ -65,7 +65,7 @@ _PACKINGS: Mapping[torch.dtype, tuple[Callable[[], bool], Callable[[Tensor, Tens
     torch.float32: (_has_mkl, MklLinear),
     torch.bfloat16: (_has_onednn, OneDnnLinear),
 }
-"""Whether a precision's weights can be packed here, and what packs them."""
+"""For each precision whether its weights can be packed here, and what packs them."""
 
 
 def packed_linear(parts: Sequence[nn.Linear]) -> Linear:
