@@ -16,7 +16,7 @@ from nad.stopping import StopRule, parse_stop, stop_label
 
 @dataclass(frozen=True)
 class ComparisonRow:
-    """One method at one stop; of the run's problems `problems` count: those where it applies and its choice is graded.
+    """One method at one stop, over the `problems` of the run where it applies and its choice is graded.
 
     Tokens are sums over the problems where it applies. `sampled_tokens` counts as the paper does: n prefixes and the
     winner's rest; `saved` is its difference to n full answers, as a share of them. `computed_tokens` counts identical
@@ -174,7 +174,7 @@ def _row(
 
 
 def _known(estimate: Estimate) -> tuple[float | None, float | None, float | None]:
-    """Its numbers, None in the place of nan."""
+    """Its numbers, with None instead of nan."""
     value, low, high = (None if math.isnan(x) else x for x in (estimate.value, estimate.low, estimate.high))
     return value, low, high
 

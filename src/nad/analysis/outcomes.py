@@ -1,4 +1,4 @@
-"""From a record to numbers: what each method chooses on a problem at each stop, whether that is right, what it costs.
+"""From a record to numbers: what each method chooses on a problem at each stop, whether it is right, what it costs.
 
 `nad select`, `nad tables`, `nad figures` and `nad report` all read their accuracies and tokens off these outcomes.
 """
@@ -27,10 +27,10 @@ MATCHED_WITHIN = 0.1
 class Outcome:
     """What one method did on one problem at one stop.
 
-    `index` is the sample it chose, None for none. `value` is its accuracy, None when it is not known: what it chose is
-    not graded, or, with a `note`, it does not apply. `sampled` counts tokens as the paper does (n prefixes and the
-    winner's rest), `computed` counts identical prefixes once, `full` those of n full answers; all are 0 where it does
-    not apply.
+    `index` is the sample it chose, None for none. `value` is its accuracy. It is None when that is not known: what it
+    chose is not graded, or the method does not apply, and `note` says why. `sampled` counts tokens as the paper does
+    (n prefixes and the winner's rest), `computed` counts identical prefixes once, `full` counts n full answers; all
+    are 0 where it does not apply.
     """
 
     value: float | None
@@ -44,7 +44,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Matched:
-    """Pairs of a right and a wrong sample of matched length, and the shares of them each score gets right."""
+    """Pairs of a right and a wrong sample of matched length, and the share of pairs that each score gets right."""
 
     pairs: int
     minact: float
@@ -139,7 +139,7 @@ class Sheet:
         return {position: Consensus(similarity, activated) for position, similarity, activated in matrices}
 
     def length_matched(self, label: str) -> Matched | None:
-        """How minact and shortest rank right above wrong where lengths hardly differ; None without such pairs."""
+        """How well minact and shortest rank right above wrong where lengths hardly differ; None without such pairs."""
         position = self.position[label]
         lengths = np.minimum(self._lengths, position)
         apart = np.abs(lengths[:, None] - lengths[None, :])
@@ -152,7 +152,7 @@ class Sheet:
 
 @dataclass(frozen=True)
 class Tally:
-    """What one method did at one stop over problems; `problems` count, whose value is known.
+    """What one method did at one stop over problems. `problems` is the number of those whose value is known.
 
     `not_graded` are those whose choice is not graded. Tokens are sums over all problems where the method applies.
     """
@@ -171,7 +171,7 @@ class Tally:
 
 
 def tallies(columns: Sequence[Sequence[Outcome]]) -> list[Tally]:
-    """Each method's outcomes, a column of one for each problem, in one bootstrap: they share its draws."""
+    """Each method's outcomes on the problems, a column for each method, in one bootstrap: they share its draws."""
     values = np.array([[o.value for o in column] for column in columns], dtype=float).T  # None becomes nan
     return [
         Tally(

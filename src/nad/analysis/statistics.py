@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap over problems; and how well a score ranks the right above the wrong."""
+"""How sure a number is (bootstrap over problems), and how well a score ranks right samples above wrong ones."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ class Estimate:
 
 
 def drawn_sums(values: Float[np.ndarray, "problems columns"], seed: int = 0) -> Float[np.ndarray, "draws columns"]:
-    """Column sums over problems drawn again with replacement; the same draws for all columns, and for every call."""
+    """Column sums over problems drawn again with replacement; the draws are the same for all columns and every call."""
     problems = len(values)
     weights = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), RESAMPLES)
     return weights.astype(float) @ values
 
 
 def drawn_means(values: Float[np.ndarray, "problems columns"], seed: int = 0) -> Float[np.ndarray, "draws columns"]:
-    """The same of means; nan values are left out, and a draw of nothing else is nan."""
+    """The same for means; nan values are left out, and a draw that has nothing else is nan."""
     there = np.isfinite(values)
     both = drawn_sums(np.concatenate([there, np.where(there, values, 0.0)], axis=1).astype(float), seed)
     count, total = np.split(both, 2, axis=1)

@@ -20,7 +20,7 @@ AGREEMENT = (
     *("knn", "medoid", "dbscan", "minact", "maxact", "consensus-min", "consensus-max"),
     *("knn@tokens", "medoid@tokens", "dbscan@tokens"),
 )
-"""The selectors of tables, figures and the report; the last three are a control that reads no neuron."""
+"""The selectors of tables, figures and the report; the last three are a control that does not read neurons."""
 VOTE = "cons"
 STRONGEST = (2_000, 20_000, 200_000)
 """The sequence-level top-k of Fig. 7; the whole set stands beside them."""
@@ -61,7 +61,7 @@ class ProblemDigest:
         return len(self.lengths)
 
     def outcome(self, method: str, position: int | None = None) -> Outcome:
-        """What the method did at one of `positions`; at the end of all answers for None, or a position after it."""
+        """What the method did at one of `positions`. None, or a position after all answers, stands for their end."""
         full = position is None or position >= self.positions[-1]
         return self.outcomes[method, FULL if full else str(position)]
 
@@ -173,7 +173,7 @@ def _text_ends(samples: Iterable[GradedSample], positions: Int[np.ndarray, " p"]
 
 
 def _strongest_agreement(sets: Sequence[ActivationSet]) -> Float[np.ndarray, "k n"] | None:
-    """Ranks in the place of first tokens: the first k ranks are the k strongest neurons."""
+    """Ranks instead of first tokens: the first k ranks are the k strongest neurons."""
     if len(sets) < 2 or not any(s.peak.any() for s in sets):
         return None
     largest = max(map(len, sets))

@@ -38,7 +38,7 @@ from nad.cli.streams import check_call, entry_text, prepare_streams, to_json
 from nad.errors import NadError, UsageError
 
 _SPINS = "4000"
-"""How often a thread looks for work before it lets others run: GNU OpenMP's 300,000 starves programs beside each other
+"""How often a thread looks for work before it sleeps: GNU OpenMP's 300,000 times starve programs beside each other
 (docs/decisions/0021-waiting-threads.md). It is read when torch is loaded."""
 
 _BOXES = 72
@@ -226,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = arguments[: arguments.index("--")] if "--" in arguments else arguments
     debug = "--debug" in options
     arguments = [a for a in options if a != "--debug"] + arguments[len(options) :]
-    # The libraries' own progress bars go to standard error whether it is a terminal or not; ours do not.
+    # The libraries' own progress bars go to standard error even where it is not a terminal; ours do not.
     os.environ.setdefault("TQDM_DISABLE", "1")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if "OMP_WAIT_POLICY" not in os.environ:

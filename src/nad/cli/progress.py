@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from nad.runs.evaluate import EvalProgress
 
 _PAUSE_S = 0.1
-"""Between two states of a line: more often nobody can read it."""
+"""Seconds between two states of a line: nobody can read faster ones."""
 _ROOM = 3
 """Columns left free at the right: a terminal shows Ctrl-C as ^C, which must not begin a new line."""
 
@@ -137,7 +137,7 @@ def _cut(text: str, width: int) -> str:
 
 
 def _columns() -> int:
-    """The terminal's width; some say 0 and mean that they do not know."""
+    """The terminal's width; some terminals say 0 because they do not know it."""
     return os.get_terminal_size(sys.stderr.fileno()).columns or 80
 
 

@@ -25,7 +25,7 @@ _FORMS = '{"prompt", "completion"} or {"prompt_tokens", "completion_tokens"}'
 class Line:
     """One text to score, as text or as tokens; a prompt may also be chat messages. `number` counts from 1.
 
-    A line that has both is taken as its tokens: they are exact, a text read again may split in other places.
+    Where a line has both, the tokens count: they are exact, while a text that is read again may split elsewhere.
     """
 
     number: int

@@ -1,4 +1,4 @@
-"""How a decoding looks on a terminal and as JSON. Text goes to standard output, all about it to standard error."""
+"""How a decoding looks on a terminal and as JSON. The text goes to standard output, all about it to standard error."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""What a recorded run holds, in a few lines, and how the table of `nad select` does as text, JSON and CSV."""
+"""What a recorded run holds, in a few lines, and the table of `nad select` as text, JSON and CSV."""
 
 import csv
 import io
@@ -50,7 +50,7 @@ def comparison_csv(comparison: Comparison) -> str:
 
 
 def comparison_text(comparison: Comparison, columns: int | None = None) -> str:
-    """The table for people: what does not apply stands below it, with the reason.
+    """The table for people. What does not apply stands below it, with the reason.
 
     On a terminal with few `columns` the table leaves some of its own out, and says which.
     """
@@ -83,7 +83,7 @@ def _wrapped(lines: Iterable[str], columns: int | None) -> list[str]:
 
 
 def _fitted(table: Sequence[Sequence[str]], columns: int | None) -> tuple[list[str], list[str]]:
-    """The table in lines that are no longer than `columns`, and the heads of what was left out for it."""
+    """The table in lines of at most `columns` characters, and the heads of the columns that were left out for it."""
     kept, left_out = list(range(len(_HEADER))), []
     lines = _aligned(table)
     for place in _DISPENSABLE:

@@ -1,4 +1,4 @@
-"""The standard streams as they are found: closed, or in an encoding that has not every character."""
+"""The standard streams as they are found: closed, or in an encoding that lacks characters."""
 
 import io
 import json
@@ -14,11 +14,11 @@ from nad.errors import NadError, UsageError
 def prepare_streams() -> None:
     """Let what is printed survive any locale. Raises NadError where standard output is closed.
 
-    A character that a stream's encoding lacks is printed as its escape (\\xe9), and what comes in as ASCII is read as
-    UTF-8, which holds it. Without standard error what would go there goes nowhere, not to standard output.
+    A character that a stream's encoding lacks is printed as its escape (\\xe9), and input announced as ASCII is read
+    as UTF-8, which contains it. Where standard error is closed its lines are dropped, not sent to standard output.
     """
     if sys.stdin is None:
-        os.open(os.devnull, os.O_RDONLY)  # takes its number, which the next file would get otherwise
+        os.open(os.devnull, os.O_RDONLY)  # takes the closed stream's number, which the next file would get otherwise
     if sys.stdout is None:
         raise NadError("standard output is closed; send it to a file, or to /dev/null")
     if sys.stderr is None:
@@ -31,7 +31,7 @@ def prepare_streams() -> None:
 
 
 def check_call(arguments: Sequence[str]) -> None:
-    """Raise for what would fail in the middle of the work: a call that is not text, a folder that is gone."""
+    """Raise now for what would fail in the middle of the work: a call that is not text, a folder that is gone."""
     for argument in arguments:
         try:
             argument.encode()
@@ -65,7 +65,7 @@ def entry_text(name: str, about: Sequence[str], width: int) -> str:
 
 
 def _wrapped(text: str, width: int | None) -> list[str]:
-    """The text in lines of this width; what it is indented by, all of them are."""
+    """The text in lines of this width, all indented as the text is."""
     own = text[: len(text) - len(text.lstrip())]
     if width is None:
         return [text]

@@ -43,7 +43,7 @@ def _show(name: str, data: Path | None, index: int, seed: int) -> None:
 
     if index < 0:
         raise UsageError(f"--index must be at least 0, got {index}")
-    # No program of anyone's runs here, so bubblewrap need not be there.
+    # No model's program runs here, so bubblewrap need not be there.
     task = load_task(name, data, limit=index + 1, seed=seed, unsafe_code_execution=True)
     problems = task.problems()
     if index >= len(problems):

@@ -1,6 +1,6 @@
 """From a text to the answer it ends with.
 
-Every pattern here is linear in the text: what repeats without bound is not followed by what could make it give back.
+Every pattern here is linear in the text: what follows an unbounded repetition never makes it give back characters.
 """
 
 import re
@@ -11,7 +11,7 @@ from nad.grading.numbers import quantity
 from nad.thinking import after_thinking
 
 SAID = 500
-"""Characters after "the answer is" in which it is looked for."""
+"""Characters after "the answer is" in which the answer is looked for."""
 
 _SIGN = r"(?:(?<![\w)\]}%.])[-+]|(?<==)[-+] ?|(?<== )[-+] ?)?"
 _NOT_INSIDE = r"(?<![A-Za-z0-9_^.])(?<![_^]\{)"
@@ -36,7 +36,7 @@ _SAME_SIGNS = str.maketrans(
         "\u00d7": "*",
     }
 )
-"""One character for one, so that places in the text stay."""
+"""One character for each, so that places in the text stay the same."""
 
 _PHRASE = re.compile(
     r"^[ \t]*####|(?:^[^\w\n]*|\b(?:the|my|our|your|final|correct|right)[ \t]{1,5})answer\b"
@@ -49,7 +49,7 @@ _FORMULA = re.compile(r"(?<!\\)\$\$?((?:\\.|[^$\\])+)\$|\\\((.+?)\\\)|\\\[(.+?)\
 _CLAUSE = re.compile(r"[.!?](?:\s|$)|[,;:]? (?:because|since|where|when|so|as|which|but|not)\b|[\d%\w$] ?\((?=[a-z])")
 
 _CHAIN = re.compile(r"[^\d=]*=|[\s*$\\(\[]*[-+.\d€£]")
-"""9 * 2 = 18, or total = 18; not "Janet sells 16 = ", of which the number is a part."""
+"""9 * 2 = 18, or total = 18; not "Janet sells 16 = ", whose number belongs to the sentence."""
 
 
 def extract_answer(text: str, last_number: bool = False) -> str | None:
@@ -128,7 +128,7 @@ def _last_number(text: str) -> str | None:
     if not found:
         return None
     last = found[0]
-    closes = text[last.end() : last.end() + 1] == "$"  # then the first one was no price
+    closes = text[last.end() : last.end() + 1] == "$"  # then the first one was not a price
     return last[0].removeprefix("$") if closes else last[0]
 
 

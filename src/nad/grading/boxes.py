@@ -21,9 +21,9 @@ class Box:
 
 
 def boxed(text: str) -> str | None:
-    """What the last boxes hold that hold something; boxes joined by a comma, "and" or "or" are one answer.
+    """What the last boxes that are not empty hold; boxes joined by a comma, "and" or "or" are one answer.
 
-    A box that never closes, or is empty, says nothing. A scale or a percent sign behind the last box belongs to it.
+    A box that never closes, or is empty, says nothing. A scale or a percent sign after the last box belongs to it.
     """
     found = list(_boxes(text))
     if not found:

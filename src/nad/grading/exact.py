@@ -43,7 +43,7 @@ def judged(gold: str, answer: str, judge: Judge) -> bool | None:
 
 
 def _whole(answer: str) -> bool:
-    """What has commas or "and" in it and is one thing: a number, words."""
+    """What is one thing although it has commas or "and" in it: a number, words."""
     return quantity(answer) is not None or words(plain(answer)) is not None
 
 
@@ -61,7 +61,7 @@ def decide_formulas(one: str, other: str) -> bool | None:
 def words(text: str) -> str | None:
     """The words a text is made of, in small letters; None for a formula, or a number with its unit.
 
-    A run of letters is a word and no product of variables if \\text encloses it, or if it is long or has a vowel.
+    A run of letters is a word, and not a product of variables, if \\text encloses it, or if it is long or has a vowel.
     """
     if quantity(text) is not None:
         return None

@@ -22,7 +22,7 @@ PYTHON = frozenset({"python", "python2", "python3", "py", "py2", "py3", "pypy", 
 CONSOLE = frozenset({"pycon", "pycon3", "python-repl", "python-console", "pyrepl", "doctest"})
 _MARKDOWN = frozenset({"markdown", "md", "mdx", "commonmark"})
 _NESTED = 2  # levels of a block of Markdown inside another
-_SCANS = 8  # how often a search for a string's end may come to the text's end in vain, so that all stays linear
+_SCANS = 8  # how often a search for a string's end may reach the text's end in vain, so that the time stays linear
 
 _OUTSIDE_STRINGS = re.compile(
     r"""\#.*|(?P<quote>\"{3}|'{3})|"(?:\\.|[^"\\])*"?|'(?:\\.|[^'\\])*'?|(?P<fence>`{3,})""", re.VERBOSE

@@ -1,6 +1,6 @@
-"""Whether two answers of some shape are equal: when their shapes are, and the formulas at the same places are.
+"""Whether two answers are equal: their shapes are, and so are the formulas at the same places.
 
-Three values: True, False, and None for what could not be decided.
+There are three verdicts: True, False, and None for what could not be decided.
 """
 
 import re
@@ -40,8 +40,8 @@ def same(one: Form, other: Form, judge: Judge) -> bool | None:
 
 
 def _same_named(one: Form, other: Form, judge: Judge) -> bool | None:
-    """x = 5 answers what 5 answers, and not what y = 5 does; an equation is no number, unless it says the value of
-    an expression of several unknowns, as m + n = 5 does.
+    """x = 5 answers what 5 answers, and not what y = 5 does. An equation is not a number, unless it says the value
+    of an expression of several unknowns, as m + n = 5 does.
     """
     if isinstance(one, Named) and isinstance(other, Named):
         if _spelled(one.name) == _spelled(other.name):
@@ -150,7 +150,7 @@ def _matched(ones: Sequence[Form], others: Sequence[Form], judge: Judge) -> bool
 
 
 def _all(verdicts: Iterable[bool | None]) -> bool | None:
-    """True if all are; False if one is; else undecided."""
+    """True if all are true, False if one is false, else undecided."""
     undecided = False
     for verdict in verdicts:
         if verdict is False:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 DEEPEST = 30
-"""Brackets within brackets, from which an answer is not read."""
+"""Depth of nested brackets from which on an answer is not read."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Equation:
-    """An equation whose left side is no name."""
+    """An equation whose left side is not a name."""
 
     left: str
     right: str

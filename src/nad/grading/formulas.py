@@ -36,7 +36,7 @@ _FUNCTIONS = re.compile(
     r"infty|infinity|inf)(?![a-z])"
 )
 _CAPITAL = re.compile(r"\\[A-Za-z]+|([A-DF-HJ-Z])(?:_(?:(\w)|\{(\w+)\}))?(?![(_])")
-"""latex2sympy makes small letters of capitals: R and r would be one variable."""
+"""latex2sympy turns capitals into small letters: R and r would be one variable."""
 
 _POINTS = (Fraction(5, 7), Fraction(11, 13), Fraction(-23, 7))
 """Where formulas with variables are compared first: different there, they are different."""
@@ -127,7 +127,7 @@ def _parsed(text: str, complex_: bool) -> Any:
         return timeout(LIMIT_S)(_read)(_latex(text), complex_)
     except TimeoutException as error:
         return error
-    except Exception as error:  # latex2sympy has no error of its own for what is no LaTeX
+    except Exception as error:  # latex2sympy has no error of its own for what is not LaTeX
         return Unreadable(str(error))
 
 
@@ -213,7 +213,7 @@ def _surely_nonzero(number: Expr) -> bool:
 
 @lru_cache(maxsize=2048)
 def _values(formula: Expr) -> tuple[Any, ...]:
-    """The formula's value at a few points; each variable has its own, by its name."""
+    """The formula's value at a few points; each variable has values of its own, by its name."""
     names = sorted(formula.free_symbols, key=str)
     found = []
     for shift, point in enumerate(_POINTS):

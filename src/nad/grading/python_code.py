@@ -139,7 +139,7 @@ def _at_top(group: Sequence[ast.stmt]) -> Iterator[ast.AST]:
         node = nodes.pop()
         yield node
         if isinstance(node, ast.comprehension):
-            nodes += [node.iter, *node.ifs]  # its target is no name of the top level
+            nodes += [node.iter, *node.ifs]  # its target is not a name of the top level
         elif not isinstance(node, (*_DEFINITIONS, ast.Lambda)):
             nodes += ast.iter_child_nodes(node)
 

@@ -15,7 +15,7 @@ def ballots(answers: Sequence[str | None]) -> list[str | None]:
     """A label for each answer: two answers have the same exactly when `equivalent` says they are equal.
 
     The label is the first such answer, as it is written; None, no answer, stays None. What cannot be decided is
-    different. `equivalent` is no equivalence everywhere: a bare 5 equals x = 5 and y = 5, 1/3 equals 0.333333. Such
+    different. `equivalent` is not an equivalence: a bare 5 equals both x = 5 and y = 5, 1/3 equals 0.333333. Such
     an answer has the label of the first that it equals.
     """
     groups: dict[str, str] = {}  # the first answer of each group, by its spelling

@@ -32,7 +32,7 @@ _FORMS = '{"problem", "completion"} or {"problem", "completion_tokens"}'
 class Answer:
     """One answer, as text or as tokens; `line` counts from 1.
 
-    A line that has both is taken as its tokens: they are exact, a text read again may split in other places.
+    Where a line has both, the tokens count: they are exact, while a text that is read again may split elsewhere.
     """
 
     line: int

@@ -160,7 +160,7 @@ def _hardware() -> str:
 
 
 class _Clock:
-    """Tells the watcher of every token, with the time left at the mean pace of the problems of this sitting."""
+    """Tells the watcher of every token, with the time left at this sitting's mean pace."""
 
     def __init__(self, total: int, todo: int, watch: Callable[[EvalProgress], None]) -> None:
         self._total, self._todo, self._watch = total, todo, watch

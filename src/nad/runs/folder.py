@@ -15,7 +15,7 @@ from nad.errors import NadError, UsageError
 from nad.whole_files import PARTIAL, write_whole
 
 _PATIENCE = 2.0
-"""Seconds the lock is waited for: what another process needs to see that its parent was killed."""
+"""Seconds to wait for the lock: another process needs that long to see that its parent was killed."""
 
 
 class Folder:
@@ -45,7 +45,7 @@ class Folder:
         return bool(self._fs.exists(self._root)) and not self._fs.isdir(self._root)
 
     def is_file(self, name: str) -> bool:
-        """Whether it can be read: a pipe, say, would be waited for for ever."""
+        """Whether it can be read; a pipe, for example, would be waited for without end."""
         return bool(self._fs.isfile(self._place(name)))
 
     def read(self, name: str) -> bytes:
@@ -58,8 +58,8 @@ class Folder:
     def write(self, name: str, data: bytes, new: bool = False) -> None:
         """Write a file that is there whole or not at all.
 
-        With `new` it must not be there: FileExistsError. Not every object store can promise that of two writers at
-        the same moment only one succeeds (S3, GCS and local folders do).
+        With `new` it must not be there: FileExistsError. Local folders, S3 and GCS promise that of two writers at the
+        same moment only one succeeds; other object stores may not.
         """
         if isinstance(self._fs, LocalFileSystem):
             write_whole(Path(self._place(name)), data, new)

@@ -39,7 +39,7 @@ def graded(task: Task, problem: Problem, record: ProblemRecord, tags: Sequence[T
     """The record with answers and grades; equal texts are graded once, unfinished samples not at all.
 
     Where answers can be voted on, a sample's answer is that of the first sample whose answer is equal.
-    A task knows the known thinking tags alone, so others (`tags`) are written as one of these.
+    A task knows only the known thinking tags, so others (`tags`) are written as one of these.
     """
     texts = {s.completion.text for s in record.samples if s.completion.finish_reason is not None}
     verdicts = {text: verdict(task, problem, as_read(text, record.thinking, tags)) for text in sorted(texts)}
@@ -64,7 +64,7 @@ class Verdict(NamedTuple):
 
 
 def verdict(task: Task, problem: Problem, text: str) -> Verdict:
-    """The text's answer and grade. A task that breaks on it leaves it not graded; NadError is about more than it."""
+    """The text's answer and grade. A text on which the task breaks is not graded; a NadError concerns all texts."""
     answer = None
     try:
         answer = task.answer(problem, text)
@@ -97,7 +97,7 @@ def grader_of(task: Task, store: RunStore, lock: int | None = None) -> Iterator[
     finally:
         ours.close()
         if process.is_alive():
-            process.terminate()  # parts appear whole or not at all, so nothing half written stays behind
+            process.terminate()  # parts appear whole or not at all, so nothing half written stays
         process.join()
 
 
@@ -181,7 +181,7 @@ class _Beside:
 
 
 def _serve(pipe: Connection, lock: _Inherited) -> None:
-    """Grade what the other end names until it closes. When the other process is killed this one ends at once."""
+    """Grade what the other end names, until it closes. When the other process is killed, this one ends at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the other end decides
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     threading.Thread(target=_end_with_parent, daemon=True).start()
@@ -196,7 +196,7 @@ def _serve(pipe: Connection, lock: _Inherited) -> None:
 
 
 def _failure(store: RunStore, task: Task, problem: Problem, index: int) -> str:
-    """Grade a problem; what went wrong, if anything. A process has one way to tell its parent, who raises it."""
+    """Grade a problem; returns what went wrong, if anything: the parent process raises it."""
     try:
         grade_part(store, task, problem, index)
     except NadError as error:

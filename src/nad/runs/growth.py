@@ -28,7 +28,7 @@ def digest_of(problem: Problem) -> str:
 
 
 def resumed(path: str, plan: Plan, report: Callable[[str], None]) -> RunStore:
-    """The run at `path`, made as large as planned; what is not of it is moved aside and named to `report`.
+    """The run at `path`, made as large as planned; what does not belong to it is moved aside and named to `report`.
 
     Raises UsageError where there is none, or one with other settings.
     """
@@ -52,12 +52,12 @@ def resumed(path: str, plan: Plan, report: Callable[[str], None]) -> RunStore:
 
 
 def _differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """As they stand in files: there tuples are lists."""
+    """As they stand in files, where tuples are lists."""
     return differences(*(json.loads(json.dumps(values)) for values in (old, new)))
 
 
 def _not_larger(store: RunStore, plan: Plan) -> list[str]:
-    """What keeps the planned run from being the old one and more."""
+    """What keeps the planned run from being the old one, grown."""
     old, new, found = store.manifest, plan.manifest, []
     if new.n < old.n or (new.n > old.n and not _samples_are_alone(new.stop_at)):
         found.append(f"n {old.n}, now {new.n}")
@@ -75,5 +75,5 @@ def _not_larger(store: RunStore, plan: Plan) -> list[str]:
 
 
 def _samples_are_alone(stop_at: str) -> bool:
-    """Whether a sample ends where it does whatever the others do, so that more can be drawn later."""
+    """Whether each sample's end is independent of the others, so that more samples can be drawn later."""
     return stop_at == stop_label(Never()) or stop_at.isdigit()

@@ -16,11 +16,11 @@ class Stopped(Exception):
 def in_flight(
     make: Callable[[int, Callable[[], None]], T], jobs: Sequence[int], at_once: int
 ) -> Iterator[tuple[int, T]]:
-    """`make(job, check)` of every job, as they are done, with `at_once` of them under way. The caller gets the results
-    one at a time; the next job begins when it comes back for more.
+    """The results of `make(job, check)` for every job, as they are done, with `at_once` jobs under way. The caller gets
+    them one at a time; the next job begins when it asks for more.
 
-    `make` calls `check` often: it raises when an error elsewhere, Ctrl-C or a closed iterator has ended the work. All
-    threads have ended when this returns or raises. With one at once there is no thread: jobs are made in turn.
+    `make` calls `check` often, which raises when an error elsewhere, Ctrl-C or a closed iterator has ended the work.
+    All threads have ended when this returns or raises. With one at once there are no threads: jobs are made in turn.
     """
     if at_once == 1:
         for job in jobs:

@@ -136,7 +136,7 @@ def _lists(name: str, arrays: Sequence[np.ndarray]) -> pa.Array:
 def unpack(data: bytes) -> tuple[ProblemRecord, dict[str, object]]:
     """The record a part holds, and the settings it was made with.
 
-    Raises NadError when it is no part, or one of another schema version.
+    Raises NadError when it is not a part, or is one of another schema version.
     """
     table = _read(pa.BufferReader(data))
     columns = {name: _values(table.column(name).combine_chunks()) for name in SCHEMA.names}
@@ -173,7 +173,7 @@ def unpack_grades(file: Any) -> list[tuple[bool | None, str | None, str | None]]
 def _read(source: Any, columns: list[str] | None = None) -> pa.Table:
     """The table, read in this thread alone.
 
-    Buffering ahead starts threads of Arrow that hold what belongs to Python, here the file. One that lets go of it
+    Buffering ahead starts threads of Arrow that hold what belongs to Python, here the file. A thread that lets go of it
     while Python ends takes the process down: "terminate called without an active exception".
     """
     try:

@@ -16,7 +16,7 @@ _CIRCUMSTANCES = ("versions", "hardware", "created", "command")
 _SIZE = ("n", "limit", "data_sha256")
 """How much of a run there is. It may grow: more problems after those it has, more samples after theirs."""
 _TASK = ("task", "data_sha256", "limit", "votes", "consistency", "completions")
-"""What differs between runs that stand in one line of a table, a column for each task."""
+"""What may differ between runs that stand in one row of a table, where each task has a column."""
 
 
 @dataclass(frozen=True)
@@ -67,13 +67,13 @@ class Manifest:
 
     @property
     def comparable(self) -> dict[str, object]:
-        """What two runs share whose answers differ by the task alone; the sampling parameters each by its name."""
+        """What two runs share if they differ in the task alone; each sampling parameter has its own name."""
         names = {f.name for f in fields(self)} - {*_CIRCUMSTANCES, *_TASK, "params"}
         return asdict(self.params) | {name: getattr(self, name) for name in sorted(names)}
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:
-    """How settings differ, one text for each; of those with parts only the parts that do."""
+    """How settings differ, one text for each; of a setting with parts only the parts that differ."""
     found = []
     for name in {**old, **new}:
         a, b = old.get(name), new.get(name)

@@ -25,7 +25,7 @@ class ReplayEngine:
 
     kind = "replay"
     rollouts = 8
-    """A record is read, not computed: any number may be open, but more at once than this gain nothing."""
+    """A record is read, not computed: any number of rollouts may be open, but more than this gain nothing."""
 
     def __init__(self, run: Run) -> None:
         manifest = run.manifest
@@ -71,7 +71,7 @@ class ReplayEngine:
         raise UsageError("the recorded run has no such text; a replay has no tokenizer")
 
     def decode(self, tokens: Sequence[int]) -> str:
-        """The text of a recorded completion or of neighbouring tokens of one; of others one token after the other.
+        """The text of a recorded completion, or of neighbouring tokens of one; other tokens are read one by one.
 
         A recorded prompt's text is what the record has of it: the user's, and a thinking block its template opened.
         """

@@ -85,7 +85,7 @@ def sample_problem(
 
 
 def joined(had: ProblemRecord | None, more: ProblemRecord) -> ProblemRecord:
-    """The record of all samples, as if they had been drawn together: none is graded, common prefixes count once."""
+    """The record of all samples as if they had been drawn together: none graded, common prefixes counted once."""
     if had is None:
         return more
     samples = [*(replace(s, answer=None, correct=None, not_graded=None) for s in had.samples), *more.samples]
@@ -102,5 +102,5 @@ def asked_for_consistency(engine: Engine, record: ProblemRecord, settings: Setti
 
 
 def problem_seed(seed: int, problem: str) -> int:
-    """The seed of one problem: problems must not share their draws, nor depend on which others are in the run."""
+    """The seed of one problem: problems must neither share their draws nor depend on the others in the run."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{problem}".encode()).digest()[:8], "big")

@@ -27,7 +27,7 @@ class DamagedPart(NadError):
 
 
 class _Wrong(Exception):
-    """What a file in the place of a part is, in words that follow its name."""
+    """What is wrong with a file among the parts, in words that follow its name."""
 
 
 class RunStore:
@@ -53,7 +53,7 @@ class RunStore:
     def create(cls, path: str, manifest: Manifest, problems: Sequence[str], digests: Sequence[str] = ()) -> "RunStore":
         """A new run. Raises UsageError where there is one, or where a file or a folder with other content lies.
 
-        A run that holds no problem yet is none: another takes its place.
+        A run that holds no problem yet does not count: another takes its place.
         """
         store = cls(path, manifest, problems, digests)
         taken = UsageError(f"{path} exists; continue a run with --resume, or name another folder with --out")
@@ -127,7 +127,7 @@ class RunStore:
         return self._read(folder, self._parts(folder)[index])
 
     def smaller(self, index: int) -> ProblemRecord | None:
-        """What is recorded of a problem from when the run had fewer samples, if anything."""
+        """What was recorded of a problem while the run had fewer samples, if anything."""
         for folder in (PARTS, PENDING):
             if part := _best(self._every(folder)).get(self._key[index]):
                 return self._read(folder, part)
@@ -138,12 +138,12 @@ class RunStore:
         return [grade for _, part in sorted(self._parts(PARTS).items()) for grade in self._grades(part)]
 
     def with_failed_grades(self) -> list[int]:
-        """Places of the graded problems of which the grader broke on some sample."""
+        """Places of the graded problems with a sample on which the grader broke."""
         parts = sorted(self._parts(PARTS).items())
         return [index for index, part in parts if any(reason for _, _, reason in self._grades(part))]
 
     def write(self, index: int, record: ProblemRecord, folder: str = PARTS) -> None:
-        """Store a problem. What it replaces goes: the same problem pending, or with fewer samples or other grades."""
+        """Store a problem. What it replaces is removed: the same one pending, or with fewer samples or other grades."""
         data = pack(record, self._settings)
         name = PartName(index, self._key[index], len(record.samples), checksum(data))
         self._publish(f"{folder}/{name}", data)
@@ -156,7 +156,7 @@ class RunStore:
             self._folder.remove(f"{folder}/{part}")
 
     def damaged(self, folder: str = PARTS) -> dict[str, str]:
-        """What is wrong with the files that are no parts of this run, by name; of two of one problem one is."""
+        """What is wrong with each file that is not a part of this run, by name; of two parts of a problem one counts."""
         found, intact = {}, list[PartName]()
         for name in self._folder.names(folder):
             part = parsed(name)
@@ -174,7 +174,7 @@ class RunStore:
         return found
 
     def tidy(self) -> list[str]:
-        """Move what is no part of this run to `set-aside/`; returns a line on each. Ends what a kill interrupted."""
+        """Move what is not of this run to `set-aside/`; returns a line on each. Completes what a kill interrupted."""
         notes = []
         for folder in (PARTS, PENDING):
             for name, what in self.damaged(folder).items():

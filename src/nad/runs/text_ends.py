@@ -31,7 +31,7 @@ class Spans:
         if token not in self._pieces:
             if self._anchor is None:
                 self._anchor = token
-            anchor = self._anchor  # another thread may have set another one meanwhile: any will do, but one
+            anchor = self._anchor  # read once: another thread may set another one meanwhile, and any will do
             before = self._decode([anchor])
             self._pieces[token] = self._decode([anchor, token])[len(before) :]
         return self._pieces[token]

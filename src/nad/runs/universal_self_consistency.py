@@ -25,7 +25,7 @@ def consistency_prompt(question: str, texts: list[str]) -> str:
 def most_consistent(
     engine: Engine, question: str, group: Group, raw: bool, template_args: Mapping[str, object]
 ) -> int | None:
-    """The sample the model names, or None: the answers do not fit its window together, or it names none of them.
+    """The sample the model names. None: the answers together do not fit its window, or it names none of them.
 
     It is asked as it was asked the question: through the chat template, or `raw`.
     """

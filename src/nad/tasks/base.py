@@ -25,7 +25,7 @@ class Task(Protocol):
 
     @property
     def votes(self) -> bool:
-        """Whether answers can be voted on: False for programs, of which no two are equal."""
+        """Whether answers can be compared for a vote: False for programs."""
         ...
 
     def problems(self) -> Sequence[Problem]: ...

@@ -62,7 +62,7 @@ def _letters(problem: Problem) -> str:
 
 
 def _shuffled(id: str, question: str, right: str, wrong: Sequence[str], seed: int) -> Problem:
-    """The right choice is put in first and found again by its place: two choices may read the same."""
+    """The right choice stands first before the shuffle and is found by that place: two choices may read the same."""
     order = list(range(1 + len(wrong)))
     random.Random(f"{seed}:{id}").shuffle(order)
     choices = tuple((right, *wrong)[i].strip() for i in order)

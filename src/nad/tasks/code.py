@@ -82,7 +82,7 @@ def _texts(problem: Problem, key: str) -> tuple[str, ...]:
 
 
 def wanted(problem: Problem) -> tuple[str, ...]:
-    """What the program must define: of the reference's names those that the tests use, or what sets them up."""
+    """What the program must define: those of the reference's names that the tests, or their setup, use."""
     setup, reference = str(problem.extra["setup"]), str(problem.extra["reference"])
     return tuple(sorted((set(names(problem)) - defined_names(setup)) | (defined_names(reference) & _used(setup))))
 

@@ -66,12 +66,12 @@ for arguments, expected in json.loads({cases!r}):
     found = nad_solve(*arguments)
     assert (list(found) if type(found) is tuple else found) == expected
 """
-_ROOM = 16  # characters printed for one expected (0.3 as 0.30000000000000004); what is longer is not compared
+_ROOM = 16  # characters printed for each expected one (0.3 as 0.30000000000000004); longer output is not compared
 
 
 @dataclass(frozen=True)
 class LiveCodeBench:
-    """Each problem's `extra` holds its hub columns. The limits are for one input, or for all calls of a class.
+    """Each problem's `extra` holds its hub columns. The limits hold for one input, or for all calls of a class.
 
     `packages` is what programs may import beside the standard library: the benchmark's own harness loads numpy.
     """

@@ -62,7 +62,7 @@ def _svamp(row: Row, index: int) -> Problem:
 
 
 def _all_digits(number: object, id: str) -> str:
-    """A number of a file, 145.0 or "145", with every digit it has and none after a point that says nothing."""
+    """A number of a file, 145.0 or "145", with all its digits but no zeros after the point."""
     try:
         value = Decimal(str(number))
     except InvalidOperation:

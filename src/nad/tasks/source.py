@@ -93,7 +93,7 @@ def _hub_rows(source: Source) -> Iterable[Row]:
         raise NadError(
             "hub data sets need the package datasets: pip install 'nad[eval]', or pass --data FILE"
         ) from None
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it tells of every attempt
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # else it reports every attempt
     try:
         if source.files:
             urls = [f"hf://datasets/{source.hub}/{name}" for name in source.files]

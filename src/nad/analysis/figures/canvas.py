@@ -49,7 +49,7 @@ _DPI = 150
 
 @dataclass(frozen=True, eq=False)
 class Drawn:
-    """A figure, its caption, and the numbers behind it: columns of one length, by name."""
+    """A figure, its caption, and its numbers: columns of one length, by name."""
 
     name: str
     title: str
@@ -69,14 +69,14 @@ def require_libraries() -> None:
 def _style() -> "Iterator[None]":
     """Our settings, whatever the user's are; some count when a figure is made, some when it is written."""
     matplotlib = _matplotlib()
-    # A context does not take the backend back, and we need none: a figure has its canvas.
+    # A context does not restore the backend, and we need none: a figure has its canvas.
     default = {name: value for name, value in matplotlib.rcParamsDefault.items() if name != "backend"}
     with matplotlib.rc_context({**default, **_STYLE}):
         yield
 
 
 def _matplotlib() -> Any:
-    """matplotlib. Importing it fails where $MPLBACKEND names a backend that is not here, as below a notebook."""
+    """matplotlib. Importing it fails where $MPLBACKEND names a backend that is not here, as in processes of a notebook."""
     named = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
         matplotlib = import_module("matplotlib")

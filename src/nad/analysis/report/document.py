@@ -24,7 +24,7 @@ from nad.runs.records import Run
 from nad.stopping import CHUNK
 
 BYTES = 20_000_000
-"""The largest report. Long texts give way first, from the middle; what is left out is said in their place."""
+"""Bytes of the largest report. Long texts give way first, from their middle, where the text says what is left out."""
 _BROAD = 6
 """Inches of width from which on a figure has a row of its own."""
 _CHARACTERS = 60_000_000

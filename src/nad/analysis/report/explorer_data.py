@@ -1,4 +1,4 @@
-"""The data of the report's explorer: for each problem what its picture needs, and its texts, each compressed apart."""
+"""The data of the report's explorer: for each problem what its picture needs and its texts, compressed separately."""
 
 import base64
 import gzip

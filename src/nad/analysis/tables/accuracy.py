@@ -33,7 +33,7 @@ _CODE_TASKS = {*(task for column in CODE for task in COLUMNS[column]), "mbpp_san
 
 @dataclass(frozen=True)
 class Cell:
-    """A method on a task; `problems` count, whose choice is graded, as in `nad select`.
+    """A method on a task, over the `problems` whose choice is graded, as in `nad select`.
 
     `tokens` counts the `not_graded` ones too; `change` is relative to n full answers, in [-1, 0].
     """
@@ -130,7 +130,7 @@ def _ordered(columns: set[str]) -> list[str]:
 
 
 def _blocks(runs: Sequence[RunDigest]) -> list[_Block]:
-    """One block for each model and settings; a second run of a task with the same settings opens another."""
+    """One block for each model with its settings; a second run of a task with the same settings opens another block."""
     groups: list[list[RunDigest]] = []
     for run in runs:
         for group in groups:

@@ -128,7 +128,7 @@ class SharedPromptLayer(CacheLayerMixin):
 
 
 def _with_room(held: Tensor, axis: int, used: int, tokens: int) -> Tensor:
-    """`held` if it has room for `tokens` on `axis`, else a copy of its first `used` with twice their room, or 32 more."""
+    """`held` if it has room for `tokens` on `axis`, else a copy of its first `used`, with twice the room or 32 more."""
     if tokens <= held.shape[axis]:
         return held
     shape = list(held.shape)

@@ -30,7 +30,7 @@ class PlainLinear:
 
 
 class MklLinear:
-    """A float32 weight packed by MKL. Up to three rows read every weight once either way: they take the plain product."""
+    """A float32 weight packed by MKL. Up to three rows read every weight once either way: they use the plain one."""
 
     def __init__(self, weight: Float[Tensor, "out in"], bias: Float[Tensor, " out"] | None) -> None:
         self._weight, self._bias = weight, bias
