@@ -76,7 +76,7 @@ def _style() -> "Iterator[None]":
 
 
 def _matplotlib() -> Any:
-    """matplotlib. Importing it fails where $MPLBACKEND names a backend that is not here, as in processes of a notebook."""
+    """matplotlib. Importing it fails where $MPLBACKEND names a backend that is not here, as below a notebook."""
     named = None if "matplotlib" in sys.modules else os.environ.pop("MPLBACKEND", None)
     try:
         matplotlib = import_module("matplotlib")
