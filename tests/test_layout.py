@@ -1,4 +1,4 @@
-"""The house: which folder may import which, and how long a file and a function may be."""
+"""The house: which folder may import which, and how long files and functions may be (docs/decisions/0022-floors.md)."""
 
 import ast
 from collections.abc import Iterator
@@ -84,7 +84,7 @@ def test_no_room_imports_one_above_it() -> None:
 
 
 def test_the_arrows_that_go_up_are_needed() -> None:
-    """Those that no import makes any longer are taken off the list; ENGINES names its engine as text."""
+    """An arrow that no import makes any longer is taken off the list; ENGINES names its engine as text."""
     made = {(module, room(target)) for module, target in arrows()}
     for module, target in UP:
         named = target.replace("/", ".") in (SOURCE / f"{module}.py").read_text()

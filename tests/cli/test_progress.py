@@ -56,7 +56,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, columns: int = 80, encoding: str =
     shown = Terminal(columns, encoding)
     for name in ("NO_COLOR", "FORCE_COLOR", "LINES"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("COLUMNS", str(columns))  # rich asks the process's own streams, which are no terminal here
+    monkeypatch.setenv("COLUMNS", str(columns))  # rich asks the process's own streams, which are not terminals here
     monkeypatch.setenv("TERM", "xterm-256color")
     monkeypatch.setattr("sys.stderr", shown.stream)
     try:

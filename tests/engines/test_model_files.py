@@ -1,4 +1,4 @@
-"""Finding, downloading and caching the default model, without a network: whatever fails leaves nothing behind."""
+"""Finding, downloading and caching the default model, without a network: what fails leaves nothing on disk."""
 
 import errno
 import hashlib

@@ -45,7 +45,7 @@ from nad.grading.answers import extract_answer, letter
         (r"\boxed{\boxed{5}}", "5"),
         (r"\boxed{70} thousand", "70 thousand"),
         (r"$\boxed{50}\%$", r"50 \%"),
-        # What is behind the last equals sign.
+        # What comes after the last equals sign.
         ("The answer is 9 * 2 = 18.", "18"),
         (r"The answer is $9 \times 2 = 18$.", "18"),
         ("The answer is $x = 5$.", "x = 5"),

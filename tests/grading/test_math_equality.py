@@ -121,7 +121,7 @@ def test_the_answer_of_the_next_problem_of_math500_is_wrong():
 
 
 def test_an_answer_the_algebra_breaks_on_is_not_graded(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The failure says nothing about the answer; what is no mathematics at all is read, and is wrong."""
+    """The failure says nothing about the answer; what is not mathematics at all is read, and is wrong."""
     formulas = pytest.importorskip("nad.grading.formulas", reason="needs math-verify: pip install 'nad[eval]'")
     process = importlib.import_module("nad.grading.math_equality_process")
     equal = formulas._equal

@@ -1,4 +1,4 @@
-"""Where tests find benchmark files: $NAD_DATA, or shared/data beside the repository. They are no part of it."""
+"""Where tests find benchmark files: $NAD_DATA, or shared/data beside the repository. They do not belong to it."""
 
 import os
 from pathlib import Path

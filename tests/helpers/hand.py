@@ -9,7 +9,7 @@ Every sample has 64 tokens, the first 16 of them common; "4+1" is 4 shared and 1
 
 Right samples have 320 neurons, but 192 in b; wrong ones 192 in a, 320 in b, 448 in c.
 The mean accuracies are 3/4, 1/4, 3/4. Votes: a right, b wrong, c a tie. Agreement chooses from cluster 0: right, wrong,
-right. The fewest neurons: wrong, right, right; the most: right, wrong, wrong. All tokens behind the common ones differ,
+right. The fewest neurons: wrong, right, right; the most: right, wrong, wrong. All tokens after the common ones differ,
 so the agreement of texts is the same for all pairs and its tie goes to sample 0, which is right in all three.
 """
 

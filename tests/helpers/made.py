@@ -37,7 +37,7 @@ def activation_sets(draw: st.DrawFn, neurons: int = 12, tokens: int = 8) -> Acti
 
 
 def agreeing(consensus: Consensus) -> Candidates:
-    """Candidates of which nothing is known but how far they agree, in whatever is asked for."""
+    """Candidates of which only their agreement is known, the same for all that is asked for."""
     return Candidates(np.ones(len(consensus.activated), dtype=int), False, lambda of, weight: consensus, ())
 
 

@@ -20,7 +20,7 @@ END = 0
 
 
 def signals(tokens: int, confidence: float = 1.0) -> Signals:
-    """Signals of which every one says the same: the larger, the surer."""
+    """Signals that all say the same: the larger, the surer."""
     ones = np.ones(tokens, dtype=np.float32)
     chunks = np.full(-(-tokens // 32), 3, dtype=np.uint16)
     return Signals(-ones / confidence, ones / confidence, ones * confidence, ones * confidence, chunks)

@@ -31,7 +31,7 @@ def printed(program: str, limits: Limits = Limits(), text: str = "") -> str:
 
 
 def left_running(name: str, wait_s: float = 3) -> int:
-    """How many processes of this name run, once they have had time to end."""
+    """How many processes of this name run, after they have had time to end."""
     deadline = time.monotonic() + wait_s
     while (found := _named(name)) and time.monotonic() < deadline:
         time.sleep(0.05)
@@ -48,7 +48,7 @@ def _named(name: str) -> int:
 
 
 def others_programs(name: str) -> Path:
-    """A file of programs that are no part of this repository: in $NAD_ATTACK, or in shared/attack beside it."""
+    """A file of programs that do not belong to this repository: in $NAD_ATTACK, or in shared/attack beside it."""
     beside = Path(__file__).parents[3] / "shared" / "attack"
     path = Path(os.environ.get("NAD_ATTACK") or beside) / name
     if not path.is_file():

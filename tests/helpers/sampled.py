@@ -27,7 +27,7 @@ def sampled(
 def continued(
     engine: Engine, prompt: Sequence[int], n: int, params: SamplingParams, stop: StopRule, sample: int
 ) -> Completion:
-    """The sample as it is once it alone has gone on from the stop to its end."""
+    """The sample after it alone has gone on from the stop to its end."""
     with engine.start(prompt, n, params, None) as rollout:
         for _ in rollout.until(stop):
             pass

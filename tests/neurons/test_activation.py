@@ -85,7 +85,7 @@ def test_the_strongest_are_a_subset_no_other_neuron_beats(found: ActivationSet, 
     ],
 )
 def test_rules_that_make_no_sense(values: dict[str, Any], message: str) -> None:
-    """Set behind the back of the tests' type checker, which would refuse the names first."""
+    """Set without the tests' type checker, which would refuse the names first."""
     rule = ActivationRule()
     for name, value in values.items():
         object.__setattr__(rule, name, value)

@@ -1,4 +1,4 @@
-"""Runs that were damaged, mixed up or made up: nothing is believed, nothing is deleted, each is one clear line."""
+"""Runs that were damaged, mixed up or made up: nothing is believed, nothing is deleted, each gives one clear line."""
 
 import json
 import os

@@ -202,7 +202,7 @@ def test_progress_counts_problems_and_tells_the_time_left(memory: str) -> None:
 
 
 def test_spans_are_where_each_token_ends() -> None:
-    """Token 9 is the first half of a character: nothing of it stands before token 10 completes it."""
+    """Token 9 is the first half of a character, which stands only when token 10 completes it."""
     texts = {1: "ab", 2: " c", 0: ""}
 
     def decode(tokens: object) -> str:

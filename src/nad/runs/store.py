@@ -156,7 +156,7 @@ class RunStore:
             self._folder.remove(f"{folder}/{part}")
 
     def damaged(self, folder: str = PARTS) -> dict[str, str]:
-        """What is wrong with each file that is not a part of this run, by name; of two parts of a problem one is not."""
+        """What is wrong with each file that is not a part of the run, by name; of two parts of a problem one is not."""
         found, intact = {}, list[PartName]()
         for name in self._folder.names(folder):
             part = parsed(name)

@@ -1,4 +1,4 @@
-"""The recorder: how the buffered steps are cut into parts, and in what precision gates come, changes no set."""
+"""The recorder: neither the parts that buffered steps are cut into nor the precision of gates changes a set."""
 
 import pytest
 import torch

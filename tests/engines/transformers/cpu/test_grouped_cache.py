@@ -61,7 +61,7 @@ def test_packed_weights_give_the_logits_of_the_modules() -> None:
 
 
 def test_places_follow_the_rows(both: list[tuple[list[Tensor], State]]) -> None:
-    """After 64 rows three are left, and few places beside them."""
+    """After 64 rows three are left, and few spare places."""
     cache = both[0][1]
     assert isinstance(cache, GroupedCache)
     assert 3 <= cache.places <= 2 * GROUP
