@@ -1,4 +1,4 @@
-"""The command line in odd surroundings: other encodings, closed streams, names that are not text, a folder that is gone."""
+"""The command line in odd surroundings: other encodings, closed streams, names that are not text, no folder."""
 
 import io
 import json
