@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from multiprocessing import reduction
+from multiprocessing import reduction, resource_tracker
 from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -117,6 +117,7 @@ def _started(task: Task, path: str, lock: int | None) -> tuple[Connection, BaseP
     context = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch, and their locks
     ours, theirs = context.Pipe()
     process = context.Process(target=_serve, args=(theirs, _Inherited(lock)), daemon=False)
+    resource_tracker.ensure_running()  # its start would let go of the signal held back below
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # until the process can ignore it
     try:
         process.start()
