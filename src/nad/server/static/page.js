@@ -127,7 +127,7 @@ const draw = {
 
   finished({ result, cost }) {
     const { n, seed } = state.account;
-    const percent = `${(100 * cost.share).toFixed(cost.share < 0.1 ? 1 : 0)} %`;
+    const percent = `${(100 * cost.share).toFixed(cost.share < 0.1 ? 1 : 0)}\u00a0%`;
     const full = n === 1 ? "one answer" : `${count(n)} full answers of this length`;
     const seconds = Object.values(result.timing).reduce((sum, s) => sum + s, 0).toFixed(1);
     $("cost-text").textContent = `${count(cost.computed_tokens)} tokens computed in ${seconds} s; ${full} have ${count(cost.full_tokens)}. That is ${percent}. The seed was ${seed}.`;

@@ -60,7 +60,7 @@ export class Picture {
     });
     for (const map of [this.dots, this.curves]) {
       const winner = map.get(this.prefix[this.winner]);
-      if (winner) winner.parentNode.append(winner); // on top
+      if (winner && winner.nextSibling) winner.parentNode.append(winner); // on top
     }
     this.legend(groups);
   }
