@@ -5,10 +5,10 @@ import gzip
 import json
 import re
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
+from chromium import chromium
 from hand import hand_run, named
 
 pytest.importorskip("matplotlib", reason="figures need matplotlib: pip install 'nad[report]'")
@@ -20,12 +20,6 @@ from nad.analysis.summary import digest
 from nad.testing.planted_runs import planted_crowd
 
 EVIL = "</script><script>window.hacked=1</script><img src=x onerror='window.hacked=1'> &amp; $x$ ${y} \u2028 \U0001f600"
-CHROMIUM = Path("/usr/bin/chromium")
-FLAGS = [
-    "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update", "--disable-sync",
-]  # fmt: skip
 
 
 def evil_run():
@@ -116,13 +110,8 @@ def test_one_sample_and_no_grades_still_make_a_report():
 
 @pytest.fixture(scope="module")
 def browser():
-    if not CHROMIUM.exists():
-        pytest.skip(f"no {CHROMIUM}: install Debian's package chromium")
-    sync_api = pytest.importorskip("playwright.sync_api", reason="needs playwright: pip install playwright")
-    with sync_api.sync_playwright() as play:
-        found = play.chromium.launch(executable_path=str(CHROMIUM), args=FLAGS)
+    with chromium() as found:
         yield found
-        found.close()
 
 
 class Opened:

@@ -3,7 +3,7 @@ import { Picture } from "./picture.js";
 import { fromLink, offer, request, toLink } from "./settings.js";
 import { live, Refused, settings } from "./stream.js";
 
-const { count } = globalThis.nadDraw;
+const { count } = nadDraw;
 const $ = (id) => document.getElementById(id);
 const state = { server: null, key: "", running: null, picture: null, account: null };
 
@@ -101,7 +101,7 @@ const draw = {
     const { n, position, distinct, computed, unfinished } = data;
     const of = state.account.stop ? ` of ${count(state.account.stop)}` : "";
     const ended = n - unfinished ? `, ${count(n - unfinished)} at their end` : "";
-    $("counts").textContent = `Token ${count(position)}${of}. ${count(distinct)} of ${count(n)} samples differ${ended}. ${count(computed)} tokens computed.`;
+    $("counts").textContent = `Token ${count(position)}${of}. ${count(distinct)} different texts among ${count(n)} samples${ended}. ${count(computed)} tokens computed.`;
     state.picture.progress(data);
   },
 
@@ -127,13 +127,14 @@ const draw = {
 
   finished({ result, cost }) {
     const { n, seed } = state.account;
-    const percent = `${(100 * cost.share).toFixed(cost.share < 0.1 ? 1 : 0)} %`;
+    const percent = `${(100 * cost.share).toFixed(cost.share < 0.1 ? 1 : 0)}\u00a0%`;
     const full = n === 1 ? "one answer" : `${count(n)} full answers of this length`;
     const seconds = Object.values(result.timing).reduce((sum, s) => sum + s, 0).toFixed(1);
     $("cost-text").textContent = `${count(cost.computed_tokens)} tokens computed in ${seconds} s; ${full} have ${count(cost.full_tokens)}. That is ${percent}. The seed was ${seed}.`;
     const most = Math.max(cost.computed_tokens, cost.full_tokens);
     $("cost-own").style.width = `${(100 * cost.computed_tokens) / most}%`;
     $("cost-full").style.width = `${(100 * cost.full_tokens) / most}%`;
+    $("cost-full-name").textContent = n === 1 ? "one answer" : `${count(n)} full answers`;
     $("cost").hidden = false;
     say(`Done: ${percent} of the tokens of ${full}.`);
   },

@@ -1,6 +1,6 @@
 // Points and curves of the samples. Samples with the same tokens so far are one point and one curve.
 
-const { make, html, count, row, shades, framed, spread, dress } = globalThis.nadDraw;
+const { make, html, count, row, shades, framed, spread, dress } = nadDraw;
 const $ = (id) => document.getElementById(id);
 const LEAST_REACH = 0.1; // the half width of the map at the start, as a distance 1 - S
 const WIDTH = 400, HEIGHT = 220;
@@ -60,7 +60,7 @@ export class Picture {
     });
     for (const map of [this.dots, this.curves]) {
       const winner = map.get(this.prefix[this.winner]);
-      if (winner) winner.parentNode.append(winner); // on top
+      if (winner && winner.nextSibling) winner.parentNode.append(winner); // on top
     }
     this.legend(groups);
   }
@@ -128,8 +128,8 @@ export class Picture {
     groups.sort((a, b) => b[1].includes(index) - a[1].includes(index) || best(b[1]) - best(a[1]));
     const lines = groups.map(([first, members]) => {
       const score = Number.isFinite(best(members)) ? best(members).toFixed(3) : "–";
-      const texts = [members.join(", "), score, this.agreement[first].toFixed(3), count(this.neurons[first]), count(candidates[first].tokens), candidates[first].text];
-      const line = row(texts, "td");
+      const numbers = [score, this.agreement[first].toFixed(3), count(this.neurons[first]), count(candidates[first].tokens)];
+      const line = row([members.join(", "), candidates[first].text, ...numbers], "td");
       line.classList.toggle("won", members.includes(index));
       const hot = (on) => [this.dots, this.curves].forEach((map) => map.get(first)?.classList.toggle("hot", on));
       line.addEventListener("pointerenter", () => hot(true));
@@ -137,7 +137,7 @@ export class Picture {
       return line;
     });
     $("samples-title").textContent = `The ${count(groups.length)} distinct prefixes`;
-    $("candidates").replaceChildren(row(["Samples", "Score", "Agreement", "Neurons", "Tokens", "Text"], "th"), ...lines);
+    $("candidates").replaceChildren(row(["Samples", "Text", "Score", "Agreement", "Neurons", "Tokens"], "th"), ...lines);
     $("samples").hidden = false;
   }
 }
