@@ -174,7 +174,8 @@ def test_signals_of_sampled_and_scored_completions_are_the_same() -> None:
 @pytest.mark.parametrize("rule", [RULE, replace(RULE, chunk=7), replace(RULE, per="chunk"), CHUNKS_OF_TWO])
 def test_unique_neurons_of_each_chunk(rule: ActivationRule, monkeypatch: pytest.MonkeyPatch) -> None:
     """They are counted over the same chunks whatever the rule's own chunks are."""
-    monkeypatch.setattr("nad.engines.capture.recorder.CHUNK", 4)
+    for module in ("recorder", "unions"):
+        monkeypatch.setattr(f"nad.engines.capture.{module}.CHUNK", 4)
     tokens = tuple(range(60, 70))
     found = exact().score(PROMPT, tokens, rule, signals=True).signals
     assert found is not None
@@ -187,7 +188,8 @@ def test_unique_neurons_of_each_chunk(rule: ActivationRule, monkeypatch: pytest.
 
 @pytest.mark.parametrize("chunk", [6, 8, 64])
 def test_unique_neurons_where_the_rules_chunks_are_longer(chunk: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nad.engines.capture.recorder.CHUNK", 4)
+    for module in ("recorder", "unions"):
+        monkeypatch.setattr(f"nad.engines.capture.{module}.CHUNK", 4)
     rule = replace(RULE, per="chunk", chunk=chunk)
     scored = exact().score(PROMPT, tuple(range(60, 70)), rule, signals=True)
     assert scored.signals is not None
@@ -199,7 +201,7 @@ def test_unique_neurons_where_the_rules_chunks_are_longer(chunk: int, monkeypatc
 
 
 def test_more_neurons_than_a_record_counts(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("nad.engines.capture.recorder.np.iinfo", lambda kind: SimpleNamespace(max=10))
+    monkeypatch.setattr("nad.engines.capture.unions.np.iinfo", lambda kind: SimpleNamespace(max=10))
     with pytest.raises(NadError, match="more than 10 neurons in a chunk of 32 tokens"):
         exact().score(PROMPT, (60, 61), RULE, signals=True)
 
