@@ -256,6 +256,10 @@ def test_a_vote_asks_for_full_answers(browser: Any, server: Served) -> None:
     window.page.select_option("#selector", "cons")
     assert window.page.input_value("#stop_at") == "none"
     window.close()
+    linked = Window(browser, server, "#selector=cons")
+    linked.wait("#model", MODEL)
+    assert linked.page.input_value("#stop_at") == "none"
+    linked.close()
 
 
 def test_what_the_server_refuses_is_its_one_line(browser: Any, server: Served) -> None:

@@ -129,8 +129,9 @@ const draw = {
     const { n, seed } = state.account;
     const percent = `${(100 * cost.share).toFixed(cost.share < 0.1 ? 1 : 0)}\u00a0%`;
     const full = n === 1 ? "one answer" : `${count(n)} full answers of this length`;
+    const longer = cost.share > 1 ? ", since other samples were longer" : "";
     const seconds = Object.values(result.timing).reduce((sum, s) => sum + s, 0).toFixed(1);
-    $("cost-text").textContent = `${count(cost.computed_tokens)} tokens computed in ${seconds} s; ${full} have ${count(cost.full_tokens)}. That is ${percent}. The seed was ${seed}.`;
+    $("cost-text").textContent = `${count(cost.computed_tokens)} tokens computed in ${seconds} s; ${full} have ${count(cost.full_tokens)}. That is ${percent}${longer}. The seed was ${seed}.`;
     const most = Math.max(cost.computed_tokens, cost.full_tokens);
     $("cost-own").style.width = `${(100 * cost.computed_tokens) / most}%`;
     $("cost-full").style.width = `${(100 * cost.full_tokens) / most}%`;

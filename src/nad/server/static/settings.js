@@ -12,6 +12,12 @@ function choose(select, value) {
   select.value = value;
 }
 
+// A vote is counted on full answers.
+let needsFull = [];
+function settle() {
+  if (needsFull.includes($("selector").value)) choose($("stop_at"), "none");
+}
+
 function set(name, value) {
   const field = $(name);
   if (field.tagName === "SELECT") choose(field, value);
@@ -25,14 +31,15 @@ export function offer({ selectors, full, defaults, limits }) {
   for (const name of selectors) $("selector").add(new Option(name, name));
   const start = { ...defaults, max_tokens: Math.min(LONGEST, limits.max_tokens), seed: "" };
   for (const name of NAMES) set(name, String(start[name]));
-  // A vote is counted on full answers.
-  $("selector").addEventListener("change", () => { if (full.includes($("selector").value)) choose($("stop_at"), "none"); });
+  needsFull = full;
+  $("selector").addEventListener("change", settle);
 }
 
 export function fromLink(names = NAMES) {
   const link = new URLSearchParams(location.hash.slice(1));
   if (link.has("q")) $("question").value = link.get("q");
   for (const name of names) if (link.has(name)) set(name, link.get(name));
+  if (!link.has("stop_at")) settle();
 }
 
 export function toLink() {
