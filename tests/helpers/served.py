@@ -107,7 +107,14 @@ def seconds_a_token(seconds: float) -> PacedEngine:
 def post(url: str, body: object, **headers: str) -> tuple[int, dict[str, str], bytes]:
     """Status, headers and body of a request with nothing between the test and the socket but http.client."""
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
-    request = urllib.request.Request(url, data, {"Content-Type": "application/json", **headers})
+    return _sent(urllib.request.Request(url, data, {"Content-Type": "application/json", **headers}))
+
+
+def get(url: str, **headers: str) -> tuple[int, dict[str, str], bytes]:
+    return _sent(urllib.request.Request(url, headers=headers))
+
+
+def _sent(request: urllib.request.Request) -> tuple[int, dict[str, str], bytes]:
     try:
         with urllib.request.urlopen(request, timeout=30) as response:
             return response.status, dict(response.headers), response.read()
