@@ -24,8 +24,8 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-# As `nad serve` does, before torch is loaded: the library's threads and the server's take turns here, and each would
-# look for work on the other's cores.
+# As `nad serve` does, before torch is loaded: the library and the server take turns here, and each one's threads
+# would by default look for work on the cores of the other's.
 os.environ.setdefault("GOMP_SPINCOUNT", "4000")
 
 from nad.decoding import Finished, Request, Text, stream
@@ -38,7 +38,7 @@ from nad.stopping import At
 from nad.types import SamplingParams
 
 PROMPT = "Natalia sold 48 clips in April and half as many in May. How many in all?"
-TOKENS, STOP = 64, 32
+TOKENS, STOP, BLOCK = 64, 32, 10
 
 
 def request(n: int, tokens: int, seed: int, stop: int) -> Request:
@@ -108,13 +108,15 @@ def by_server(connection: http.client.HTTPConnection, value: dict[str, Any]) -> 
 
 
 def in_turns(rounds: int, *measures: Callable[[int], Any]) -> list[list[Any]]:
-    """Each measure in each round, the order turned around every time; one round more, to warm up, is left out."""
+    """Each measure in blocks of BLOCK rounds, the order turned around every time; its first, cold round is left out.
+
+    Blocks, since the library and the server run in different threads, and each change of the thread costs both.
+    """
     found: list[list[Any]] = [[] for _ in measures]
-    for i in range(rounds + 1):
-        for place in sorted(range(len(measures)), reverse=bool(i % 2)):
-            value = measures[place](i)
-            if i:
-                found[place].append(value)
+    for start in range(0, rounds, BLOCK):
+        for place in sorted(range(len(measures)), reverse=bool(start // BLOCK % 2)):
+            measures[place](start)
+            found[place] += [measures[place](i) for i in range(start, start + BLOCK)]
     return found
 
 
@@ -143,7 +145,7 @@ def latency(engine: Engine, connection: http.client.HTTPConnection, rounds: int,
     base = statistics.median((o[1] - o[0]) / max(1, o[2] - 1) for o in own)
     print(f"a streamed token: library {1e3 * base:.1f} ms, server adds {1e3 * statistics.median(a_token):.2f} ms")
     own, served = in_turns(
-        max(5, rounds // 3),
+        max(BLOCK, rounds // 3),
         lambda i: by_library(engine, request(n, TOKENS, i, STOP)),
         lambda i: by_server(connection, body(engine, n, TOKENS, i, STOP, streams=True)),
     )

@@ -74,13 +74,13 @@ def test_requests_made_from_the_schema_never_fail_the_server(server: Served, mod
 def exchanged(server: Served, data: bytes) -> bytes:
     """What comes back for these bytes, until the server closes or says nothing more."""
     with socket.create_connection(("127.0.0.1", server.port), timeout=2) as connection:
-        connection.sendall(data)
-        connection.shutdown(socket.SHUT_WR)
         answer = b""
         try:
+            connection.sendall(data)
+            connection.shutdown(socket.SHUT_WR)
             while piece := connection.recv(4096):
                 answer += piece
-        except (TimeoutError, ConnectionResetError):
+        except OSError:  # it may close before it has read everything
             pass
     return answer
 
@@ -132,7 +132,7 @@ def test_bytes_that_are_no_request_do_not_fail_the_server(server: Served, data: 
         b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         b"GET /health HTTP/1.1\r\nHost: x\r\nX: " + b"y" * 200_000 + b"\r\n\r\n",
         b"GET /%ff%fe/../../etc/passwd HTTP/1.1\r\nHost: x\r\n\r\n",
-        b"GET /nothing HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"GET /v1/completions HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
     ],
 )
 def test_strange_heads_are_refused(server: Served, head: bytes) -> None:

@@ -2,7 +2,7 @@
 
 import math
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 
 from starlette.types import Send
@@ -25,6 +25,21 @@ def join_events(last: Event, new: Event) -> Event | None:
     return None
 
 
+def thinned(every: float) -> Callable[[Event], list[Event]]:
+    """Lets a progress through every so many seconds: each would wake the event loop, for nothing to be sent."""
+    told = time.monotonic()
+
+    def convert(event: Event) -> list[Event]:
+        nonlocal told
+        if isinstance(event, Progressed):
+            if time.monotonic() - told < every:
+                return []
+            told = time.monotonic()
+        return [event]
+
+    return convert
+
+
 async def answer(service: Service, body: ChatRequest | CompletionRequest, form: Form, id: str) -> Attended:
     """The response to a checked body. Raises Refusal."""
     request = await service.request(body)
@@ -38,7 +53,7 @@ async def answer(service: Service, body: ChatRequest | CompletionRequest, form: 
         logprobs=body.wants_logprobs,
         decode=service.engine.decode,
     )
-    job = service.submit(request, lambda event: [event], join_events)
+    job = service.submit(request, thinned(service.settings.keep_alive_s if asked.stream else math.inf), join_events)
     exchange = Exchange(service, asked, form, job)
 
     def release() -> None:
@@ -85,14 +100,9 @@ class Exchange:
 
     async def parts(self) -> AsyncIterator[bytes]:
         """The stream: comments until the choice, then each answer as it is written; an error ends it."""
-        told, every = -math.inf, self.service.settings.keep_alive_s
         yield comment(f"{self.asked.id} waits for its turn")
         try:
             async for happened in self.events():
-                if isinstance(happened, Progressed):
-                    if time.monotonic() - told < every:
-                        continue
-                    told = time.monotonic()
                 for part in self._written(happened):
                     yield part
         except Refusal as refusal:
