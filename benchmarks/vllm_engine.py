@@ -12,6 +12,7 @@ over full answers of all their samples. (It is not called vllm.py: Python would 
 import argparse
 import json
 import statistics
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -69,7 +70,10 @@ def in_turns(rounds: int, *runs: Callable[[int], float]) -> list[float]:
     """Each run's median, after one round that does not count."""
     for run in runs:
         run(0)
-    found = [[run(seed) for run in runs] for seed in range(1, rounds + 1)]
+    found: list[list[float]] = []
+    for seed in range(1, rounds + 1):
+        found.append([run(seed) for run in runs])
+        print("round", seed, *(f"{seconds:.3f}" for seconds in found[-1]), file=sys.stderr, flush=True)
     return [statistics.median(column) for column in zip(*found, strict=True)]
 
 

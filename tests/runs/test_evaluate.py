@@ -253,7 +253,7 @@ def test_recording_arithmetic_with_the_default_model_and_choosing_from_it(
         for s in problem.samples:
             signals = s.completion.signals
             assert signals is not None
-            assert len(signals.logprob) == len(s.completion.tokens) == len(s.text_end)
+            assert len(signals.logprob) == len(s.completion.tokens) == len(s.completion.text_end)
             assert s.correct is not None
 
 

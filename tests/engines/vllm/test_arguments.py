@@ -1,5 +1,6 @@
 """What --engine-arg may set, the versions, and the seats of the batch; no vLLM is needed."""
 
+import asyncio
 import os
 import threading
 import time
@@ -10,7 +11,7 @@ import pytest
 from nad.engines.vllm import platform
 from nad.engines.vllm.arguments import environment, parse
 from nad.engines.vllm.engine import sample_seed
-from nad.engines.vllm.loop import Seats
+from nad.engines.vllm.loop import EventLoop, Seats
 from nad.errors import NadError, UsageError
 
 KNOWN = {"max_num_seqs", "speculative_config", "enable_lora", "quantization", "model", "data_parallel_size"}
@@ -100,3 +101,21 @@ def test_what_is_set_in_the_environment_is_taken_back(monkeypatch: pytest.Monkey
             assert os.environ["VLLM_CPU_OMP_THREADS_BIND"] == shares
             assert os.environ["VLLM_LOGGING_LEVEL"] == "INFO"
         assert "VLLM_CPU_OMP_THREADS_BIND" not in os.environ
+
+
+def test_a_loop_that_is_closed_ends_what_runs_in_it() -> None:
+    loop = EventLoop()
+    assert loop.run(asyncio.sleep(0, "done")) == "done"
+    ended = threading.Event()
+
+    async def forever() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    loop.begin(forever())
+    loop.run(asyncio.sleep(0))
+    loop.close()
+    assert ended.is_set()
+    loop.close()

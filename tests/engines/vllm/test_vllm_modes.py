@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -82,6 +84,28 @@ def test_the_default_model_in_bfloat16() -> None:
         prompt = engine.encode("A train travels 60 km in 45 minutes. What is its speed in km/h?")
         group = sampled(engine, prompt, 16, SamplingParams(max_tokens=32), At(32), ActivationRule())
         assert_teacher_forced(reference, prompt, group.completions, ActivationRule(), least=0.98)
+
+
+def test_a_client_that_is_killed_leaves_no_process(folder: str) -> None:
+    """`kill -9` lets nobody say goodbye: the workers see it."""
+    code = (
+        "import sys; from vllm_engines import started\n"
+        "if __name__ == '__main__':\n"
+        "    engine = started(sys.argv[1]); print('ready', flush=True); sys.stdin.read()"
+    )
+    script = Path(folder) / "client.py"
+    script.write_text(code)
+    helpers = str(Path(__file__).parents[2] / "helpers")
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([helpers, os.environ.get("PYTHONPATH", "")])}
+    command = [sys.executable, str(script), folder]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as client:
+        assert client.stdout is not None
+        assert any(line == "ready\n" for line in client.stdout)
+        family = psutil.Process(client.pid).children(recursive=True)
+        client.kill()
+    _, alive = psutil.wait_procs(family, timeout=90)
+    assert alive == []
 
 
 def test_a_layout_that_is_not_known_is_refused_by_name(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import psutil
 import torch
 
 from nad.engines.base import LoadOptions
@@ -24,6 +25,8 @@ _REFUSED = {
 }
 _CPU_CACHE_BYTES = 1 << 30
 SEATS = 256
+CLIENT = "NAD_VLLM_CLIENT"
+"""The process that started the engine, as `client_name` has it: its workers end with it."""
 
 
 def engine_arguments(path: str, dtype: torch.dtype, options: LoadOptions, known: type, on_cpu: bool) -> dict[str, Any]:
@@ -75,6 +78,7 @@ def environment(on_cpu: bool, workers: int) -> Iterator[None]:
     """
     wanted = {"VLLM_LOGGING_LEVEL": "ERROR", "VLLM_LOGGING_STREAM": "ext://sys.stderr", "VLLM_NO_USAGE_STATS": "1"}
     wanted["PYTHONWARNINGS"] = "ignore"  # those of vLLM's own start
+    wanted[CLIENT] = client_name(os.getpid())
     if on_cpu:
         wanted |= {"VLLM_HOST_IP": "127.0.0.1", "VLLM_CPU_OMP_THREADS_BIND": _shares(workers)}
     set_here = {name: value for name, value in wanted.items() if name not in os.environ}
@@ -84,6 +88,14 @@ def environment(on_cpu: bool, workers: int) -> Iterator[None]:
     finally:
         for name in set_here:
             os.environ.pop(name, None)
+
+
+def client_name(pid: int) -> str:
+    """A process that cannot be taken for another one with its number later; empty where there is none."""
+    try:
+        return f"{pid} {psutil.Process(pid).create_time()}"
+    except psutil.NoSuchProcess:
+        return ""
 
 
 def _shares(workers: int) -> str:

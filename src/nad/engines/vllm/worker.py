@@ -9,6 +9,9 @@ else:
 
 import os
 import pickle
+import signal
+import threading
+import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -19,11 +22,14 @@ from vllm.distributed.parallel_state import get_pp_group, get_tp_group
 from vllm.model_executor.layers.vocab_parallel_embedding import UnquantizedEmbeddingMethod, VocabParallelEmbedding
 from vllm.model_executor.models.utils import PPMissingLayer
 
+from nad.engines.vllm.arguments import CLIENT, client_name
 from nad.engines.vllm.capture_op import Selection, find_ffns, gate_bytes, install, local_neurons
 from nad.engines.vllm.captures import Captures, Order
 from nad.engines.vllm.shards import Group, Shard
 from nad.engines.vllm.sizing import GATE_BYTES, SCORED_ROWS
 from nad.errors import UsageError
+
+_WATCH_S = 2.0
 
 
 class CaptureWorker(Base):
@@ -32,6 +38,7 @@ class CaptureWorker(Base):
     def load_model(self, *arguments: Any, **options: Any) -> None:
         super().load_model(*arguments, **options)
         _allocate_stage_inputs(self.model_runner)
+        _end_with(os.environ.get(CLIENT, ""))
         self._nad_refusal, self._nad_resumed = "", 0
         self._nad: Captures | None = None
         try:
@@ -79,6 +86,22 @@ class CaptureWorker(Base):
         """How many requests are held, the bytes of memory of this process, and how often one was preempted."""
         assert self._nad is not None
         return [len(self._nad), psutil.Process(os.getpid()).memory_info().rss, self._nad_resumed]
+
+
+def _end_with(client: str) -> None:
+    """Have this process end when its client, a pid and the time it began, is gone: killed, it cannot say goodbye.
+
+    A client on another machine is not there from the beginning, and nothing is done.
+    """
+    if not client or client != client_name(int(client.partition(" ")[0])):
+        return
+
+    def watch() -> None:
+        while client == client_name(int(client.partition(" ")[0])):
+            time.sleep(_WATCH_S)
+        os.kill(os.getpid(), signal.SIGKILL)  # the engine's process sees that and ends too
+
+    threading.Thread(target=watch, name="nad-client", daemon=True).start()
 
 
 def _allocate_stage_inputs(runner: Any) -> None:
