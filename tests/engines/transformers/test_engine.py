@@ -227,6 +227,7 @@ def test_max_tokens_is_cut_to_the_context_window() -> None:
         (lambda e: e.start((65,) * WINDOW, 2, PARAMS, None), f"prompt has {WINDOW} tokens.*window of {WINDOW}"),
         (lambda e: e.score((65,) * 200, (65,) * 58, RULE), f"258 tokens.*window of {WINDOW}"),
         (lambda e: e.start((), 2, PARAMS, None), "prompt is empty"),
+        (lambda e: e.start(PROMPT, 10**9, PARAMS, RULE), r"1,000,000,000 samples need at least 1264\.0 GB"),
         (lambda e: e.score((1,), (), RULE), "at least one token"),
         (lambda e: e.score((1,), (VOCABULARY,), RULE), f"no token {VOCABULARY}:.*{VOCABULARY - 1}"),
         (lambda e: e.score((1, -1), (3,), RULE), f"no token -1:.*{VOCABULARY - 1}"),

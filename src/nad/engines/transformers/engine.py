@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
+import psutil
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -100,6 +101,7 @@ class TransformersEngine:
         if n < 1:
             raise UsageError(f"n must be at least 1, got {n}")
         params = self._within_window(prompt_tokens, params)
+        self._check_memory(n, params, rule, signals)
         source = Source(
             tuple(prompt_tokens), n, params, self.eos, self.decode, self._unembed.device, self._share_prefixes
         )
@@ -199,6 +201,17 @@ class TransformersEngine:
         # Some stock attentions take the softmax in float32 even where the model computes in float64.
         precision = 4 * torch.finfo(got.logits.dtype).eps + 50 * torch.finfo(torch.float32).eps
         return error <= 3 * rounding + precision * float(expected.std())
+
+    def _check_memory(self, n: int, params: SamplingParams, rule: ActivationRule | None, signals: bool) -> None:
+        """Raise UsageError where what n samples are sure to take does not fit: draws, first tokens and peaks."""
+        needed = n * params.max_tokens * 8 + (n * self.neurons * (9 if signals else 8) if rule else 0)
+        device = self._unembed.device
+        free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+        if needed > free:
+            raise UsageError(
+                f"{n:,} samples need at least {needed / 1e9:.1f} GB for their draws and neurons, "
+                f"but {free / 1e9:.1f} GB of memory are free; take fewer samples (-n)"
+            )
 
     def _within_window(self, prompt_tokens: Sequence[int], params: SamplingParams) -> SamplingParams:
         """The parameters with max_tokens cut to what fits after the prompt."""
