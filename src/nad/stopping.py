@@ -140,25 +140,25 @@ def parse_stop(spec: str) -> StopRule:
     return parse_spec(spec, named, "stop rule")
 
 
-def check_reachable(rule: StopRule, max_tokens: int) -> None:
+def check_reachable(stop: StopRule, max_tokens: int) -> None:
     """Raise UsageError for a stop position that completions of `max_tokens` never reach."""
-    if rule.latest is not None and rule.latest > max_tokens:
-        raise UsageError(f"the stop position {rule.latest} lies past max_tokens ({max_tokens})")
+    if stop.latest is not None and stop.latest > max_tokens:
+        raise UsageError(f"the stop position {stop.latest} lies past max_tokens ({max_tokens})")
 
 
-def stop_label(rule: StopRule) -> str:
+def stop_label(stop: StopRule) -> str:
     """The spec that gives this rule back."""
-    return str(rule.tokens) if isinstance(rule, At) else spec_of(rule, STOP_RULES)
+    return str(stop.tokens) if isinstance(stop, At) else spec_of(stop, STOP_RULES)
 
 
-def stop_position(rule: StopRule, completions: Sequence[Sequence[int]]) -> int:
-    """The position, in tokens, at which `rule` stops these complete answers; the longest one's length at most."""
+def stop_position(stop: StopRule, completions: Sequence[Sequence[int]]) -> int:
+    """The position, in tokens, at which `stop` stops these complete answers; the longest one's length at most."""
     longest = max(map(len, completions))
-    if isinstance(rule, Never):
+    if isinstance(stop, Never):
         return longest
-    if isinstance(rule, At):
-        return min(rule.tokens, longest)
+    if isinstance(stop, At):
+        return min(stop.tokens, longest)
     tree = PrefixTree(len(completions))
     for i, tokens in enumerate(completions):
         tree.add(i, tokens, ended=True)
-    return next((p.position for p in progress_of(tree) if rule.reached(p)), longest)
+    return next((p.position for p in progress_of(tree) if stop.reached(p)), longest)
