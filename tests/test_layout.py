@@ -13,7 +13,7 @@ FLOORS = [
     ["server"],
     ["analysis"],
     ["runs"],
-    ["decoding", "custom_generate"],
+    ["decoding", "generation_strategy"],
     ["tasks", "result_json"],
     ["grading"],
     ["selection"],

@@ -4,11 +4,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from nad.custom_generate import custom_generate
     from nad.decoding import Event, Finished, Progressed, Request, Selected, Text, generate, stream
     from nad.engines import load_engine
     from nad.engines.base import Engine, Rollout
     from nad.errors import NadError, UsageError
+    from nad.generation_strategy import custom_generate
     from nad.neurons.activation import ActivationRule, ActivationSet
     from nad.selection import SELECTORS, Candidates, Choice, Consensus, Selector
     from nad.stopping import At, Budget, Distinct, Never, Progress, StopRule
@@ -44,7 +44,7 @@ _HOME = {
     "StopRule": "stopping",
     "Text": "decoding",
     "UsageError": "errors",
-    "custom_generate": "custom_generate",
+    "custom_generate": "generation_strategy",
     "generate": "decoding",
     "load_engine": "engines",
     "stream": "decoding",
