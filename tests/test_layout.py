@@ -14,6 +14,7 @@ FLOORS = [
     ["analysis"],
     ["runs"],
     ["decoding", "generation_strategy"],
+    ["schedules"],
     ["tasks", "result_json"],
     ["grading"],
     ["selection"],

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from nad.errors import NoChoice, UsageError
 from nad.grading.answers import extract_answer
 from nad.grading.votes import ballots
 from nad.neurons.activation import ActivationRule, parse_rule
+from nad.schedules import Chosen, check_samples, sample, samples_of
 from nad.selection import Candidates, Choice, Selector, check_applies, parse_selector, selector_spec
 from nad.stopping import At, Never, Progress, StopRule, check_reachable, parse_stop, stop_label
 from nad.text_stream import TextStream
@@ -83,6 +85,7 @@ class Request:
             raise UsageError(f"n must be at least 1, got {self.n}")
         if not 1 <= self.best <= self.n:
             raise UsageError(f"best must be between 1 and n ({self.n}), got {self.best}")
+        check_samples(self.stop, self.n, self.best)
         check_reachable(self.stop, self.params.max_tokens)
         check_applies(self.selector, full=isinstance(self.stop, Never))
 
@@ -90,7 +93,7 @@ class Request:
 def generate(
     engine: Engine,
     prompt: str | Sequence[Message],
-    n: int = 64,
+    n: int | None = None,
     *,
     stop: StopRule | str | int | None = None,
     selector: Selector | str = "knn",
@@ -104,15 +107,16 @@ def generate(
     """The best of n answers.
 
     Rules and selectors may be given as on the command line: `stop="budget"`, `selector="knn:k=5"`,
-    `rule="top_k:k=200"`.
+    `rule="top_k:k=200"`. Without `n` there are 64 samples, or as many as a pruning `stop="16:32,4:128"` begins with.
     Without `stop` samples stop at 32 tokens, or at `params.max_tokens` where that is less. The other arguments are
     Request's. Raises UsageError for a call that cannot be served, NadError when the work fails.
     """
     sampling = params or SamplingParams()
+    rule_of_stop = parse_stop(str(stop)) if isinstance(stop, str | int) else stop or default_stop(sampling)
     request = Request(
         prompt=prompt,
-        n=n,
-        stop=default_stop(sampling) if stop is None else parse_stop(str(stop)) if isinstance(stop, str | int) else stop,
+        n=samples_of(rule_of_stop) if n is None else n,
+        stop=rule_of_stop,
         selector=parse_selector(selector) if isinstance(selector, str) else selector,
         params=sampling,
         rule=parse_rule(rule) if isinstance(rule, str) else rule,
@@ -142,12 +146,9 @@ def stream(engine: Engine, request: Request) -> Iterator[Event]:
     needs = request.selector.needs
     rule = request.rule if "neurons" in needs else None
     with engine.start(tokens, request.n, request.params, rule, request.signals or "signals" in needs) as rollout:
-        for progress in rollout.until(request.stop):
-            yield Progressed(progress, rollout.group)
-        group = rollout.group()
-        begin = time.perf_counter()
-        choice = request.selector.choose(_candidates(engine, request, group))
-        select_s = time.perf_counter() - begin
+        choose = partial(_choice, engine, request)
+        chosen = yield from sample(rollout, request.stop, choose, lambda p: Progressed(p, rollout.group))
+        group, choice = chosen.group, chosen.choice
         kept = _ranked(choice, request.best)
         rollout.keep(kept, capture=False)
         yield Selected(group, choice)
@@ -156,15 +157,15 @@ def stream(engine: Engine, request: Request) -> Iterator[Event]:
         ended = {c.index: c for c in rollout.group().completions}
         finished = [c if (c := group.completions[i]).finish_reason else ended[i] for i in kept]
         continue_s = time.perf_counter() - begin
-    yield Finished(_result(engine, request, group, choice, finished, select_s, continue_s))
+    yield Finished(_result(engine, request, chosen, finished, continue_s))
 
 
-def _candidates(engine: Engine, request: Request, group: Group) -> Candidates:
-    """What the selector sees. Answers are read from the texts only where it votes on them."""
+def _choice(engine: Engine, request: Request, group: Group) -> Choice:
+    """The selector's choice. Answers are read from the texts only where it votes on them."""
     voting = "answers" in request.selector.needs
     answers = votes_of(engine, group.prompt_tokens, group.completions) if voting else None
     full = isinstance(request.stop, Never)
-    return Candidates.of(group.completions, full, answers, problem=repr(group.prompt_tokens))
+    return request.selector.choose(Candidates.of(group.completions, full, answers, problem=repr(group.prompt_tokens)))
 
 
 def votes_of(engine: Engine, prompt_tokens: Sequence[int], completions: Sequence[Completion]) -> list[str | None]:
@@ -203,12 +204,11 @@ def _written(pieces: Sequence[str]) -> Iterator[Text]:
 def _result(
     engine: Engine,
     request: Request,
-    group: Group,
-    choice: Choice,
+    chosen: Chosen,
     finished: Sequence[Completion],
-    select_s: float,
     continue_s: float,
 ) -> Result:
+    group, choice = chosen.group, chosen.choice
     return Result(
         selected=finished[0].index,
         selector=selector_spec(request.selector),
@@ -218,7 +218,7 @@ def _result(
         completions=tuple(finished),
         model=engine.name,
         params=request.params,
-        select_s=select_s,
+        select_s=chosen.select_s,
         continue_s=continue_s,
         notes=(
             *engine.notes,

@@ -13,6 +13,7 @@ from nad.engines.base import Rollout
 from nad.engines.transformers.engine import TransformersEngine
 from nad.errors import UsageError
 from nad.neurons.activation import parse_rule
+from nad.schedules import check_samples, choice_of, sample
 from nad.selection import Candidates, Selector, check_applies, parse_selector
 from nad.stopping import At, Never, StopRule, check_reachable, parse_stop
 from nad.types import SamplingParams
@@ -60,6 +61,7 @@ def custom_generate(
         prompt = ids if attention_mask is None else ids[attention_mask[row].bool()]
         params = _sampling(generation_config, len(ids), seed)
         stop = At(min(At().tokens, params.max_tokens)) if stop_at is None else parse_stop(stop_at)
+        check_samples(stop, n)
         check_reachable(stop, params.max_tokens)
         check_applies(chooser, full=isinstance(stop, Never))
         captured = rule if "neurons" in chooser.needs else None
@@ -92,11 +94,10 @@ def _sampling(config: GenerationConfig, prompt: int, seed: int) -> SamplingParam
 
 def _best(rollout: Rollout, stop: StopRule, selector: Selector) -> tuple[int, ...]:
     """The tokens of the chosen sample, written to its end."""
-    for _ in rollout.until(stop):
-        pass
-    choice = selector.choose(Candidates.of(rollout.group().completions, full=isinstance(stop, Never)))
-    assert choice.index is not None  # only votes can fail, and they read answers
-    rollout.keep([choice.index], capture=False)
+    full = isinstance(stop, Never)
+    chosen = choice_of(sample(rollout, stop, lambda group: selector.choose(Candidates.of(group.completions, full)), id))
+    assert chosen.choice.index is not None  # only votes can fail, and they read answers
+    rollout.keep([chosen.choice.index], capture=False)
     for _ in rollout.until(Never()):
         pass
     return rollout.group().completions[0].tokens

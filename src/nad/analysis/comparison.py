@@ -81,10 +81,9 @@ def parse_stops(specs: str) -> dict[str, StopRule]:
 
 @dataclass(frozen=True)
 class _Judged:
-    """One problem: what each method did at each stop, where the stops lay, and its length-matched pairs."""
+    """One problem: what each method did at each stop, and its length-matched pairs."""
 
     outcomes: Mapping[tuple[str, str], Outcome]
-    where: Mapping[str, tuple[int, int]]
     matched: Mapping[str, Matched | None]
     grades: tuple[bool | None, ...]
 
@@ -120,7 +119,6 @@ def _judge(
     sheet = Sheet(record, manifest, stops)
     return _Judged(
         outcomes=sheet.outcomes(selectors, stops),
-        where={label: sheet.where(label) for label in sheet.position},
         matched={label: sheet.length_matched(label) for label in stops},
         grades=tuple(s.correct for s in record.samples),
     )
@@ -135,9 +133,7 @@ def _rows(judged: Sequence[_Judged]) -> list[ComparisonRow]:
         for column in columns
     ]
     differences = estimates(np.array(paired, dtype=float).T)  # None becomes nan
-    places = {label: np.mean([problem.where[label] for problem in judged], axis=0) for label in judged[0].where}
-    found = zip(keys, columns, tallies(columns), differences, strict=True)
-    return [_row(key, column, tally, difference, *places[key[1]]) for key, column, tally, difference in found]
+    return [_row(*row) for row in zip(keys, columns, tallies(columns), differences, strict=True)]
 
 
 def _row(
@@ -145,8 +141,6 @@ def _row(
     outcomes: Sequence[Outcome],
     tally: Tally,
     difference: Estimate,
-    position: float,
-    distinct: float,
 ) -> ComparisonRow:
     accuracy, low, high = _known(tally.accuracy)
     apart, apart_low, apart_high = _known(difference)
@@ -165,8 +159,8 @@ def _row(
         sampled_tokens=tally.sampled,
         saved=tally.saved,
         computed_tokens=tally.computed,
-        distinct=float(distinct),
-        position=float(position),
+        distinct=float(np.mean([o.distinct for o in outcomes])),
+        position=float(np.mean([o.position for o in outcomes])),
         auroc=mean(rankings),
         auroc_problems=len(rankings),
         note=next((o.note for o in outcomes if o.note), ""),

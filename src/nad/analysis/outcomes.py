@@ -9,11 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from nad.analysis.statistics import Estimate, auroc, estimates, pairs_above
+from nad.analysis.steps import Followed, follow
 from nad.neurons.agreement import consensus_curve
 from nad.runs.records import Manifest, ProblemRecord
 from nad.selection import Candidates, Consensus, NotApplicable, Selector
 from nad.selection.base import SETS, consensus_of
-from nad.stopping import Never, StopRule, stop_position
+from nad.stopping import Never, Prune, Schedule, StopRule, stop_position
 
 AVERAGE, CEILING = "avg", "pass"
 """Methods that choose nothing: the mean over the samples (Avg@n), and whether any is right (pass@n)."""
@@ -27,16 +28,18 @@ MATCHED_WITHIN = 0.1
 class Outcome:
     """What one method did on one problem at one stop.
 
-    `index` is the sample it chose, None for none. `value` is its accuracy. It is None when that is not known: what it
-    chose is not graded, or the method does not apply, and `note` says why. `sampled` counts tokens as the paper does
-    (n prefixes and the winner's rest), `computed` counts identical prefixes once, `full` counts n full answers; all
-    are 0 where it does not apply.
+    `index` is the sample it chose, None for none, at `position` in tokens, where `distinct` of all prefixes differ.
+    `value` is its accuracy. It is None when that is not known: what it chose is not graded, or the method does not
+    apply, and `note` says why. `sampled` counts tokens as the paper does (n prefixes and the winner's rest), `computed`
+    counts identical prefixes once, `full` counts n full answers; all are 0 where it does not apply.
     """
 
     value: float | None
     sampled: int
     computed: int
     full: int
+    position: int
+    distinct: int
     index: int | None = None
     auroc: float | None = None
     note: str = ""
@@ -62,11 +65,12 @@ class Sheet:
         tokens = [c.tokens for c in self._completions]
         self._lengths = np.array([len(t) for t in tokens])
         self.position = {label: stop_position(rule, tokens) for label, rule in {FULL: Never(), **stops}.items()}
-        self._kept: dict[tuple[str, str], Mapping[int, Consensus]] = {}
+        self._tokens, self._rules = tokens, {FULL: Never(), **stops}
+        self._kept: dict[tuple[str, str], dict[int, Consensus]] = {}
 
-    def where(self, label: str) -> tuple[int, int]:
-        """The stop's position in tokens, and how many prefixes are distinct there."""
-        return self.position[label], int(self._curve.distinct[self.position[label] - 1])
+    def _where(self, position: int) -> tuple[int, int]:
+        """The position, and how many prefixes differ pairwise there."""
+        return position, int(self._curve.distinct[position - 1])
 
     def outcomes(self, selectors: Mapping[str, Selector], labels: Iterable[str]) -> dict[tuple[str, str], Outcome]:
         """What the mean, the ceiling and, at these stops, each selector did: by method and stop."""
@@ -76,63 +80,86 @@ class Sheet:
             (CEILING, FULL): self._whole(float(graded.max()) if len(graded) else None),
         }
         for label in labels:
-            candidates = self._candidates(label)
-            found |= {(name, label): self._outcome(s, candidates, label) for name, s in selectors.items()}
+            found |= {(name, label): self._outcome(s, label) for name, s in selectors.items()}
         return found
 
     def _whole(self, value: float | None) -> Outcome:
         full = int(self._lengths.sum())
-        return Outcome(value, full, int(self._curve.computed[-1]), full)
+        return Outcome(value, full, int(self._curve.computed[-1]), full, *self._where(self.position[FULL]))
 
-    def _outcome(self, selector: Selector, candidates: Candidates, label: str) -> Outcome:
+    def _outcome(self, selector: Selector, label: str) -> Outcome:
         try:
-            choice = selector.choose(candidates)
+            end = self._followed(selector, label)
         except NotApplicable as reason:
-            return Outcome(None, 0, 0, 0, note=str(reason))
-        if choice.index is None:  # a vote that failed is a wrong answer (section 5.1)
+            return Outcome(None, 0, 0, 0, *self._where(self.position[label]), note=str(reason))
+        if end.index is None:  # a vote that failed is a wrong answer (section 5.1)
             return self._whole(0.0)
-        position, value = self.position[label], self._correct[choice.index]
-        rest = max(0, int(self._lengths[choice.index]) - position)
-        ranking = auroc(choice.scores[self._correct == 1], choice.scores[self._correct == 0])
+        value, (position, distinct) = self._correct[end.index], self._where(end.position)
+        rest = max(0, int(self._lengths[end.index]) - end.position)
+        ranking = auroc(end.scores[self._correct == 1], end.scores[self._correct == 0])
         return Outcome(
             value=float(value) if np.isfinite(value) else None,
-            sampled=int(np.minimum(self._lengths, position).sum()) + rest,
-            computed=int(self._curve.computed[position - 1]) + rest,
+            sampled=end.sampled + rest,
+            computed=end.computed + rest,
             full=int(self._lengths.sum()),
-            index=choice.index,
+            position=position,
+            distinct=distinct,
+            index=end.index,
             auroc=ranking if np.isfinite(ranking) else None,
         )
 
-    def _candidates(self, label: str) -> Candidates:
-        """What selectors see. Only the stop `none` promises full answers, even where another stop comes too late."""
-        position, full = self.position[label], label == FULL and self._manifest.stop_at == FULL
+    def _followed(self, selector: Selector, label: str) -> Followed:
+        """The selector's choice at this stop, or at the end of the schedule that stands for it."""
+        rule, position = self._rules[label], self.position[label]
+        if isinstance(rule, Prune) and rule.stages[0][0] != len(self._tokens):
+            raise NotApplicable(f"begins with {rule.stages[0][0]} samples; the run has {len(self._tokens)}")
+        if isinstance(rule, Schedule):
+            return follow(rule, self._tokens, lambda some, at: selector.choose(self._candidates(at, False, some)))
+        everyone = range(len(self._tokens))
+        choice = selector.choose(self._candidates(position, self._full(label), everyone))
+        sampled, computed = int(np.minimum(self._lengths, position).sum()), int(self._curve.computed[position - 1])
+        return Followed(choice.index, choice.scores, position, sampled, computed)
+
+    def _full(self, label: str) -> bool:
+        """Only the stop `none` promises full answers, even where another stop comes too late."""
+        return label == FULL and self._manifest.stop_at == FULL
+
+    def _candidates(self, position: int, full: bool, samples: Sequence[int]) -> Candidates:
+        """What selectors see of these samples, cut at a position."""
 
         def agreement(of: str, weight: str) -> Consensus:
             if weight != "none" and not full:
                 raise NotApplicable("recorded peaks are those of full answers: the stop none")
-            return self.consensus(of, weight)[position]
+            return _among(samples, self._consensus_at(position, of, weight))
 
+        completions, record = [self._completions[i] for i in samples], self._record
         return Candidates(
-            lengths=np.minimum(self._lengths, position),
+            lengths=np.minimum(self._lengths[samples], position),
             full=full,
             agreement=agreement,
-            recorded=[c.signals and c.signals.prefix(position) for c in self._completions],
-            answers=[s.answer for s in self._record.samples] if self._manifest.votes else None,
-            problem=self._record.problem,
-            consistent=self._record.consistent,
+            recorded=[c.signals and c.signals.prefix(position) for c in completions],
+            answers=[record.samples[i].answer for i in samples] if self._manifest.votes else None,
+            problem=record.problem,
+            consistent=record.consistent,
         )
 
-    def consensus(self, of: str, weight: str = "none") -> Mapping[int, Consensus]:
+    def consensus(self, of: str, weight: str = "none") -> dict[int, Consensus]:
         """The agreement of these sets at the position of every stop; weighted, at the end of all answers alone."""
         if (of, weight) not in self._kept:
             if weight == "none":
-                self._kept[of, weight] = self._at_every_stop(of)
+                self._kept[of, weight] = self._at(of, sorted(set(self.position.values())))
             else:
                 self._kept[of, weight] = {self.position[FULL]: consensus_of(self._completions, of, weight)}
         return self._kept[of, weight]
 
-    def _at_every_stop(self, of: str) -> Mapping[int, Consensus]:
-        positions = sorted(set(self.position.values()))
+    def _consensus_at(self, position: int, of: str, weight: str) -> Consensus:
+        """The same at any position: a schedule looks at others too."""
+        kept = self.consensus(of, weight)
+        if position not in kept:
+            kept |= self._at(of, [position])
+        return kept[position]
+
+    def _at(self, of: str, positions: Sequence[int]) -> dict[int, Consensus]:
         sets = SETS[of](self._completions)
         sizes = np.array([s.growth(positions[-1])[np.array(positions) - 1] for s in sets])
         matrices = zip(positions, consensus_curve(sets, positions), sizes.T, strict=True)
@@ -148,6 +175,13 @@ class Sheet:
         fewest = -self.consensus("neurons")[position].activated.astype(float)
         minact, shortest = pairs_above(fewest, pairs), pairs_above(-lengths.astype(float), pairs)
         return Matched(int(pairs.sum()), minact, shortest) if minact is not None and shortest is not None else None
+
+
+def _among(samples: Sequence[int], consensus: Consensus) -> Consensus:
+    """The agreement of some of the samples."""
+    if len(samples) == len(consensus.activated):
+        return consensus
+    return Consensus(consensus.similarity[np.ix_(samples, samples)], consensus.activated[list(samples)])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from shutil import get_terminal_size
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -36,6 +36,11 @@ from nad.cli.options import (
 )
 from nad.cli.streams import check_call, entry_text, prepare_streams, to_json
 from nad.errors import NadError, UsageError
+
+if TYPE_CHECKING:
+    from nad.decoding import Request
+    from nad.stopping import StopRule
+    from nad.types import SamplingParams
 
 _SPINS = "4000"
 """How often a thread looks for work before it sleeps: GNU OpenMP's 300,000 times starve programs beside each other
@@ -81,10 +86,16 @@ def generate(
     tensor_parallel: TensorParallel = None,
     pipeline_parallel: PipelineParallel = None,
     untested_vllm: UntestedVllm = False,
-    n: Annotated[int, typer.Option("-n", "--n", help="Samples.")] = 64,
+    n: Annotated[int | None, typer.Option("-n", "--n", help="Samples. Default: 64.")] = None,
     stop_at: Annotated[
         str | None,
-        typer.Option(help="A position, none, distinct[:LIMIT] or budget[:TOKENS]. Default: 32, or --max-tokens."),
+        typer.Option(
+            help="A position, none, distinct, budget or auto; see docs/reference.md. Default: 32, or --max-tokens."
+        ),
+    ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(help="Drop samples step by step, in place of -n and --stop-at: 64:32,16:128,4:512."),
     ] = None,
     selector: Annotated[str, typer.Option(help="How to choose; see `nad selectors`; e.g. knn:k=5.")] = "knn",
     max_tokens: Annotated[int, typer.Option(help="Longest answer, in tokens.")] = 512,
@@ -104,32 +115,48 @@ def generate(
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
 ) -> None:
     """Sample n answers, let their neurons choose one, and write only that one to its end."""
-    from nad.decoding import Request, default_stop
+    from nad.decoding import Request
     from nad.neurons.activation import parse_rule
+    from nad.schedules import samples_of
     from nad.selection import parse_selector
-    from nad.stopping import parse_stop
     from nad.types import SamplingParams
 
     params = SamplingParams(temperature, top_p, max_tokens, seed)
-    extra = model_options(trust_remote_code, fold_system, thinking_tag)
+    stop = _stop(stop_at, prune, params)
     request = Request(
         prompt=messages(read_prompt(prompt), system, raw),
-        n=n,
-        stop=default_stop(params) if stop_at is None else parse_stop(stop_at),
+        n=samples_of(stop) if n is None else n,
+        stop=stop,
         selector=parse_selector(selector),
         params=params,
         rule=parse_rule(activation),
         raw=raw,
         template_args=parse_template_args(template_arg),
     )
+    extra = model_options(trust_remote_code, fold_system, thinking_tag)
+    extra["arguments"] = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
+    _answer(model, engine, {"device": device, "dtype": dtype, "fast_cpu": fast_cpu, **extra}, request, as_json)
+
+
+def _stop(stop_at: str | None, prune: str | None, params: "SamplingParams") -> "StopRule":
+    from nad.decoding import default_stop
+    from nad.stopping import parse_prune, parse_stop
+
+    if prune is None:
+        return default_stop(params) if stop_at is None else parse_stop(stop_at)
+    if stop_at is not None:
+        raise UsageError("--prune says where samples stop; drop --stop-at")
+    return parse_prune(prune)
+
+
+def _answer(model: str | None, engine: str, extra: dict[str, Any], request: "Request", as_json: bool) -> None:
     from nad.cli.progress import status
     from nad.cli.show_generation import generate_on_terminal
     from nad.engines import load_engine
     from nad.result_json import result_json
 
-    extra["arguments"] = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
+        loaded = load_engine(model, engine, report=report, **extra)
     result = generate_on_terminal(loaded, request, quiet=as_json)
     if as_json:
         print(to_json(result_json(result)), flush=True)

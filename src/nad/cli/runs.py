@@ -23,6 +23,10 @@ def select(
         typer.Option(help="A selector; may be repeated; knn@tokens looks at text. Default: all."),
     ] = None,
     at: Annotated[str, typer.Option(help="Stop rules, comma-separated.")] = "32,budget,distinct,none",
+    prune: Annotated[
+        list[str] | None,
+        typer.Option(help="Also a pruning, such as 64:32,16:128,4:512; may be repeated."),
+    ] = None,
     partial: Annotated[bool, typer.Option("--partial", help="Also read a run that is not finished.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
     as_csv: Annotated[bool, typer.Option("--csv", help="The table as CSV.")] = False,
@@ -32,11 +36,12 @@ def select(
     from nad.errors import UsageError
     from nad.runs.store import open_run
     from nad.selection import default_selectors, parse_selector
+    from nad.stopping import parse_prune, stop_label
 
     if as_json and as_csv:
         raise UsageError("--json and --csv exclude each other; drop one")
     selectors = [parse_selector(spec) for spec in selector] if selector else default_selectors()
-    stops = parse_stops(at)
+    stops = parse_stops(at) | {stop_label(rule): rule for rule in map(parse_prune, prune or ())}
     from nad.cli.progress import status
     from nad.cli.show_runs import comparison_csv, comparison_json, comparison_text
 

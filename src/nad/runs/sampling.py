@@ -11,7 +11,7 @@ from nad.prefixes import prefix_curve
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.runs.text_ends import Spans
 from nad.runs.universal_self_consistency import most_consistent
-from nad.stopping import Never, Progress, StopRule, check_reachable
+from nad.stopping import Never, Progress, Schedule, StopRule, check_reachable, stop_label
 from nad.tasks.base import Problem, Task
 from nad.thinking import opens_thinking
 from nad.types import Message, SamplingParams
@@ -39,6 +39,11 @@ class Settings:
         if self.n < 1:
             raise UsageError(f"n must be at least 1, got {self.n}")
         check_reachable(self.stop, self.params.max_tokens)
+        if isinstance(self.stop, Schedule):
+            raise UsageError(
+                f"stop {stop_label(self.stop)} depends on who chooses, and a run is for every selector: "
+                "record full answers (none), then nad select at it"
+            )
 
 
 def prompt_tokens(engine: Engine, prompt: str, settings: Settings) -> tuple[int, ...]:

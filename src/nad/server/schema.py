@@ -101,7 +101,7 @@ class NadOptions(_Strict):
     n: Annotated[int, Field(ge=1)] | None = None
     stop_at: Annotated[
         Annotated[int, Field(ge=1)] | Annotated[str, Field(max_length=100)] | None,
-        Field(description='a position in tokens, or "none", "budget", "distinct"'),
+        Field(description='a position in tokens, "none", "budget", "distinct", "auto" or "64:32,16:128"'),
     ] = None
     selector: Annotated[
         Annotated[str, Field(max_length=200)] | None, Field(description="as for `nad generate --selector`")

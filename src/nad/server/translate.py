@@ -5,12 +5,13 @@ from dataclasses import dataclass
 
 from nad.decoding import Request
 from nad.errors import UsageError
+from nad.schedules import samples_of
 from nad.selection import Selector, parse_selector
 from nad.server.names import ModelNames
 from nad.server.refusals import Refusal
 from nad.server.schema import ChatRequest, CompletionRequest, NadOptions
 from nad.server.settings import Settings
-from nad.stopping import At, StopRule, parse_stop
+from nad.stopping import At, Prune, StopRule, parse_stop
 from nad.types import Message, SamplingParams
 
 
@@ -76,8 +77,6 @@ def _method(body: ChatRequest | CompletionRequest, names: ModelNames, settings: 
         if None not in (own, other) and own != other:
             raise Refusal(400, f"the model's name says {field} {other}, nad.{field} says {own}", f"nad.{field}")
     n = asked.n or named.n or settings.defaults.n
-    if n > settings.limits.n:
-        raise Refusal(400, f"nad.n must be at most {settings.limits.n}, got {n}", "nad.n", "invalid_value")
     spec = asked.selector or named.selector
     selector = names.selector(spec or settings.defaults.selector, "nad.selector")
     if n == 1 and spec is None:  # nothing to choose: no neurons are needed, and its tokens stream from the first on
@@ -86,7 +85,12 @@ def _method(body: ChatRequest | CompletionRequest, names: ModelNames, settings: 
         stop = "none"
     else:
         stop = settings.defaults.stop
-    return Method(n, _stop(asked.stop_at, stop, selector, max_tokens), selector)
+    rule = _stop(asked.stop_at, stop, selector, max_tokens)
+    if isinstance(rule, Prune) and asked.n is None:
+        n = samples_of(rule)
+    if n > settings.limits.n:
+        raise Refusal(400, f"nad.n must be at most {settings.limits.n}, got {n}", "nad.n", "invalid_value")
+    return Method(n, rule, selector)
 
 
 def _stop(asked: int | str | None, default: str, selector: Selector, max_tokens: int) -> StopRule:

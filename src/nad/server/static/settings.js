@@ -3,7 +3,7 @@
 const $ = (id) => document.getElementById(id);
 const NAMES = ["n", "stop_at", "selector", "temperature", "max_tokens", "seed"];
 const LONGEST = 512; // as `nad generate`
-const STOPS = { 8: "8 tokens", 16: "16 tokens", 32: "32 tokens", 64: "64 tokens", 128: "128 tokens", budget: "a budget of tokens", distinct: "all differ", none: "full answers" };
+const STOPS = { 8: "8 tokens", 16: "16 tokens", 32: "32 tokens", 64: "64 tokens", 128: "128 tokens", auto: "a settled choice", budget: "a budget of tokens", distinct: "all differ", none: "full answers" };
 
 // A value that is not among the options, say knn:k=5 of a link, becomes one; the server says whether it is any good.
 function choose(select, value) {
