@@ -85,14 +85,14 @@ class _Reading(NamedTuple):
 
 
 class _Row(NamedTuple):
-    """A row of the forward pass with the gates of a record's token `index`, which is `token` if that is known.
+    """A row of the forward pass with the gates of a record's token `number`, which is `token` if that is known.
 
     `sampled` is its place among the sampled tokens.
     """
 
     record: _Record
     row: int
-    index: int
+    number: int
     sampled: int | None
     token: int = -1
 
@@ -175,7 +175,7 @@ class Captures:
             if reading is not None and not reading.record.error:
                 self._choose_of(reading, i, start, int(computed[i]), int(scheduled[i]), bool(emits[i]))
             start += int(scheduled[i])
-        rows = [chosen for chosen in self._chosen if chosen.record.rule is not None and chosen.index >= 0]
+        rows = [chosen for chosen in self._chosen if chosen.record.rule is not None and chosen.number >= 0]
         if len(self._held) + len(rows) > self._capacity:
             self._flush()
         if len(rows) > min(self._capacity, len(self._selection.rows)):
@@ -198,19 +198,19 @@ class Captures:
         if order.score:
             before = prompt - len(order.score)
             for position in range(max(computed, before), computed + scheduled):
-                index = order.start + position - before
-                if self._in_order(record, index):
+                number = order.start + position - before
+                if self._in_order(record, number):
                     token = order.score[position - before]
-                    self._chosen.append(_Row(record, start + position - computed, index, None, token))
-        elif emits and self._in_order(record, index := computed + scheduled - prompt - record.lag):
-            self._chosen.append(_Row(record, start + scheduled - 1, index, place))
+                    self._chosen.append(_Row(record, start + position - computed, number, None, token))
+        elif emits and self._in_order(record, number := computed + scheduled - prompt - record.lag):
+            self._chosen.append(_Row(record, start + scheduled - 1, number, place))
 
-    def _in_order(self, record: _Record, index: int) -> bool:
-        """Whether token number `index` is the next one; a gap is an error, never a shorter set."""
-        if index < record.chosen:
+    def _in_order(self, record: _Record, number: int) -> bool:
+        """Whether this token is the next one; a gap is an error, never a shorter set."""
+        if number < record.chosen:
             return False  # read once more after a preemption
-        if index > record.chosen:
-            record.error = f"its token {record.chosen} was not captured; the next one seen was {index}"
+        if number > record.chosen:
+            record.error = f"its token {record.chosen} was not captured; the next one seen was {number}"
             return False
         record.chosen += 1
         return True
