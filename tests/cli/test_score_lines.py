@@ -17,7 +17,7 @@ from nad.cli.main import main
 from nad.cli.score_lines import Line, ScoreOptions, read_lines, score_lines
 from nad.engines.transformers.engine import TransformersEngine
 from nad.errors import UsageError
-from nad.neurons.activation import ActivationRule
+from nad.neurons.activation import ActivationRule, parse_rule
 from nad.selection.agreement import Medoid
 from nad.stopping import Never
 from nad.types import Message, SamplingParams
@@ -52,11 +52,13 @@ def score(model: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> Call
     return run
 
 
-def test_sets_of_sampled_tokens_are_the_sampled_sets(engine: TransformersEngine, score: Any) -> None:
+@pytest.mark.parametrize("position", ["emitting", "own"])
+def test_sets_of_sampled_tokens_are_the_sampled_sets(engine: TransformersEngine, score: Any, position: str) -> None:
+    spec = f"top_k:k=30,per_layer=16,position={position}"
     prompt = engine.encode("hello")
-    group = sampled(engine, prompt, 4, SamplingParams(max_tokens=10), Never(), RULE)
+    group = sampled(engine, prompt, 4, SamplingParams(max_tokens=10), Never(), parse_rule(spec))
     lines = [{"prompt_tokens": prompt, "completion_tokens": c.tokens} for c in group.completions]
-    code, out, err = score(lines, "--neurons")
+    code, out, err = score(lines, "--neurons", "--activation", spec)
     assert (code, err) == (0, "")
     for number, (line, c) in enumerate(zip(out.splitlines(), group.completions, strict=True), 1):
         assert json.loads(line) == {

@@ -1,6 +1,7 @@
 """The engine's sets equal the brute-force oracle's, for every family, rule and way of reading a completion."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -21,6 +22,7 @@ RULES = {
     "eta": ActivationRule(keep="eta", k=K, per_layer=PER_LAYER),
     "chunk": ActivationRule(k=K, per_layer=PER_LAYER, per="chunk", chunk=CHUNK),
 }
+RULES |= {f"{name}-own": replace(rule, position="own") for name, rule in RULES.items()}
 
 
 model_of = cache(tiny_model)
@@ -30,8 +32,9 @@ engine_of = cache(tiny_engine)
 def expected(family: str, completion: Sequence[int], rule: str, prompt: Sequence[int] = PROMPT) -> Activated:
     traits = FAMILIES[family]
     model = model_of(family, torch.float64)
-    scores = contributions(model, prompt, completion, traits.merged, traits.gelu)
-    return activated(scores, rule, K, PER_LAYER, CHUNK)
+    name, _, own = rule.partition("-")
+    scores = contributions(model, prompt, completion, traits.merged, traits.gelu, bool(own))
+    return activated(scores, name, K, PER_LAYER, CHUNK)
 
 
 def assert_equal(found: ActivationSet, oracle: Activated) -> None:

@@ -11,18 +11,23 @@ Activated = dict[int, tuple[int, float]]
 """neuron -> (first token, peak), for one completion."""
 
 
-def ffn_inputs(model: PreTrainedModel, prompt: Sequence[int], completion: Sequence[int]) -> list[np.ndarray]:
-    """x^l at the positions that emitted the completion's tokens, layer by layer: one plain forward pass, no cache."""
+def ffn_inputs(
+    model: PreTrainedModel, prompt: Sequence[int], completion: Sequence[int], own: bool = False
+) -> list[np.ndarray]:
+    """x^l at the positions that emitted the completion's tokens, layer by layer: one plain forward pass, no cache.
+
+    With `own` at the positions where the completion's tokens stand, the last one's too.
+    """
     seen: list[np.ndarray] = []
     hooks = [
         layer.mlp.register_forward_pre_hook(lambda module, args: seen.append(args[0][0].detach().numpy()))
         for layer in model.model.layers
     ]
     with torch.no_grad():
-        model(torch.tensor([[*prompt, *completion[:-1]]]), use_cache=False)
+        model(torch.tensor([[*prompt, *completion]]), use_cache=False)
     for hook in hooks:
         hook.remove()
-    return [x[len(prompt) - 1 :] for x in seen]
+    return [x[len(prompt) :] if own else x[len(prompt) - 1 : -1] for x in seen]
 
 
 def silu(x: float) -> float:
@@ -34,13 +39,18 @@ def gelu_tanh(x: float) -> float:
 
 
 def contributions(
-    model: PreTrainedModel, prompt: Sequence[int], completion: Sequence[int], merged: bool, gelu: bool
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    completion: Sequence[int],
+    merged: bool,
+    gelu: bool,
+    own: bool = False,
 ) -> np.ndarray:
     """Eq. 1: f[j, l, i] = (W_u W_out^l)[y_j, i] * act(x^l W_g^l)[i], the product over the whole vocabulary built."""
     act: Callable[[float], float] = gelu_tanh if gelu else silu
     unembed = model.get_output_embeddings().weight.detach().numpy()
     scores = []
-    for layer, x in zip(model.model.layers, ffn_inputs(model, prompt, completion), strict=True):
+    for layer, x in zip(model.model.layers, ffn_inputs(model, prompt, completion, own), strict=True):
         down = layer.mlp.down_proj.weight.detach().numpy()
         gate = (layer.mlp.gate_up_proj if merged else layer.mlp.gate_proj).weight.detach().numpy()[: down.shape[1]]
         product = unembed @ down

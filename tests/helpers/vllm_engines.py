@@ -1,6 +1,7 @@
 """vLLM engines on tiny models, and the check that what they captured is what a forward pass gives."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from nad.types import Completion
 SIZES = {"hidden_size": 64, "intermediate_size": 96, "head_dim": 32, "max_position_embeddings": 512}
 """Of the tiny models: their 4 heads and 96 neurons can be split among workers."""
 RULE = ActivationRule(k=30, per_layer=16)
+OWN = replace(RULE, position="own")
 
 
 def tiny_folder(folder: Path, family: str = "qwen3", **changes: Any) -> str:

@@ -78,6 +78,7 @@ def test_the_strongest_are_a_subset_no_other_neuron_beats(found: ActivationSet, 
     [
         ({"keep": "top"}, "keep='top' is unknown; allowed: top_k, eta"),
         ({"per": "layer"}, "per='layer' is unknown; allowed: token, chunk"),
+        ({"position": "next"}, "position='next' is unknown; allowed: emitting, own"),
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"per_layer": 0}, "per_layer must be at least 1"),
         ({"chunk": -1}, "chunk must be at least 1"),

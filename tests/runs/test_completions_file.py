@@ -4,6 +4,7 @@ import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from planted import END, PlantedEngine, PlantedTask
 from tiny import tiny_engine
 
 from nad.errors import UsageError
+from nad.neurons.activation import ActivationRule
 from nad.runs.completions_file import read_completions
 from nad.runs.evaluate import evaluate
 from nad.runs.sampling import Settings
@@ -87,9 +89,10 @@ class Anything(PlantedTask):
         return len(text) % 2 == 0
 
 
-def test_a_models_own_answers_scored_are_those_it_sampled(tmp_path: Path) -> None:
-    engine, task = tiny_engine("llama", torch.float64), Anything(size=2)
-    settings = Settings(n=3, params=SamplingParams(max_tokens=12, temperature=1.5))
+@pytest.mark.parametrize("position", ["emitting", "own"])
+def test_a_models_own_answers_scored_are_those_it_sampled(position: Any, tmp_path: Path) -> None:
+    engine, task, rule = tiny_engine("llama", torch.float64), Anything(size=2), ActivationRule(position=position)
+    settings = Settings(n=3, params=SamplingParams(max_tokens=12, temperature=1.5), rule=rule)
     sampled = list(evaluate(engine, task, f"memory://{tmp_path.name}/sampled", settings))
     lines = [{"problem": r.problem, "completion_tokens": list(s.completion.tokens)} for r in sampled for s in r.samples]
     answers = read_completions(written(tmp_path / "own.jsonl", *lines), task, None)

@@ -53,7 +53,7 @@ ThinkingTag = Annotated[
     typer.Option("--thinking-tag", help="What opens thinking, as <NAME>, [NAME] or OPEN,CLOSE; may be repeated."),
 ]
 Activation = Annotated[
-    str, typer.Option(help="Which neurons count: top_k or eta; e.g. top_k:k=500,per_layer=64,per=chunk.")
+    str, typer.Option(help="Which neurons count: top_k or eta; e.g. top_k:k=500,per_layer=64,per=chunk,position=own.")
 ]
 
 

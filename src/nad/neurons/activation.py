@@ -16,7 +16,9 @@ class ActivationRule:
 
     `keep` "top_k" keeps the `per_layer` largest scores of every layer and the `k` largest of those; "eta" is the
     literal Eq. 2: every neuron whose score reaches the smallest of those k.
-    `per` says over what the k largest are taken: each token, or each chunk of `chunk` tokens.
+    `per` says over what the k largest are taken: each token, or each chunk of `chunk` tokens. `position` says whose
+    gates Eq. 1 takes: those of the position that emitted the token, or those of the token's own, which reads it
+    (docs/decisions/0062-which-position.md).
     """
 
     keep: Literal["top_k", "eta"] = "top_k"
@@ -24,9 +26,11 @@ class ActivationRule:
     per_layer: int = 64
     per: Literal["token", "chunk"] = "token"
     chunk: int = 32
+    position: Literal["emitting", "own"] = "emitting"
 
     def __post_init__(self) -> None:
-        for name, allowed in (("keep", ("top_k", "eta")), ("per", ("token", "chunk"))):
+        choices = {"keep": ("top_k", "eta"), "per": ("token", "chunk"), "position": ("emitting", "own")}
+        for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name}={getattr(self, name)!r} is unknown; allowed: {', '.join(allowed)}")
         for name in ("k", "per_layer", "chunk"):
@@ -34,6 +38,11 @@ class ActivationRule:
                 raise UsageError(f"{name} must be at least 1, got {getattr(self, name)}")
         if self.per == "chunk" and self.keep == "eta":
             raise UsageError("keep=eta is defined per token only; use per=token, or keep=top_k")
+
+    @property
+    def lag(self) -> int:
+        """How many positions after the emitting one a token's gates are taken: 1 at its own, else 0."""
+        return int(self.position == "own")
 
 
 def parse_rule(spec: str) -> ActivationRule:

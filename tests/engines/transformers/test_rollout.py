@@ -52,7 +52,7 @@ def test_a_rollout_that_is_dropped_does_not_block_the_engine() -> None:
 
 
 @pytest.mark.parametrize("fast_cpu", [True, False])
-@pytest.mark.parametrize("rule", [RULE, CHUNKS])
+@pytest.mark.parametrize("rule", [RULE, CHUNKS, replace(RULE, position="own"), replace(CHUNKS, position="own")])
 def test_pruning_step_by_step_gives_each_kept_sample_what_it_would_have_had(
     rule: ActivationRule, fast_cpu: bool
 ) -> None:
@@ -108,9 +108,10 @@ def test_a_rule_that_is_reached_samples_nothing() -> None:
         assert len(list(rollout.until(At(6)))) == 2
 
 
-def test_leaving_until_early_leaves_the_samples_as_they_stand() -> None:
+@pytest.mark.parametrize("rule", [RULE, replace(RULE, position="own")])
+def test_leaving_until_early_leaves_the_samples_as_they_stand(rule: ActivationRule) -> None:
     engine = tiny_engine("llama", torch.float64)
-    with engine.start(PROMPT, 3, PARAMS, RULE) as rollout:
+    with engine.start(PROMPT, 3, PARAMS, rule) as rollout:
         for progress in rollout.until(Never()):
             if progress.position == 5:
                 break
@@ -118,7 +119,7 @@ def test_leaving_until_early_leaves_the_samples_as_they_stand() -> None:
         for _ in rollout.until(Never()):
             pass
         whole = rollout.group().completions
-    assert whole == sampled(engine, PROMPT, 3, PARAMS, Never(), RULE).completions
+    assert whole == sampled(engine, PROMPT, 3, PARAMS, Never(), rule).completions
 
 
 def test_samples_that_are_not_there_cannot_be_kept() -> None:

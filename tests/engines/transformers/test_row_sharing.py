@@ -34,6 +34,15 @@ def test_a_row_that_goes_on_keeps_its_place() -> None:
     assert parents.tolist() == [0, 1, 2, 2]
 
 
+def test_a_row_whose_samples_ended_stays_until_the_others_advance() -> None:
+    rows = RowSharing(3)
+    rows.advance(rows.emit(np.array([7, 8, 9])), np.ones(3, dtype=bool))
+    rows.end(np.array([False, True, False]))
+    assert (rows.samples.tolist(), rows.row.tolist()) == ([0, 2], [0, 2])
+    parents, _ = rows.advance(rows.emit(np.array([5, 6])), np.ones(2, dtype=bool))
+    assert parents.tolist() == [0, 2]
+
+
 def test_without_sharing_each_sample_is_a_row() -> None:
     rows = RowSharing(3, share=False)
     parents, tokens = rows.advance(rows.emit(np.array([7, 7, 7])), np.ones(3, dtype=bool))

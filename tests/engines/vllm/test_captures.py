@@ -1,7 +1,7 @@
 """The worker's books, without vLLM: which rows are whose, and that nothing is ever a shorter set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -19,6 +19,9 @@ from nad.neurons.activation import ActivationRule, ActivationSet
 LAYERS, NEURONS, HIDDEN, VOCABULARY = 3, 40, 8, 20
 RULE = ActivationRule(k=12, per_layer=7)
 CHUNKED = ActivationRule(k=12, per_layer=7, per="chunk", chunk=3)
+OWN, CHUNKED_OWN = (replace(rule, position="own") for rule in (RULE, CHUNKED))
+PROMPTS = {"a": 5, "b": 2, "c": 3, "plain": 4}
+"""How many tokens they have."""
 
 
 @dataclass
@@ -28,7 +31,8 @@ class Worker:
     capacity: int = 50
     most: int = 10
     time: float = 0.0
-    gates: dict[str, list[list[torch.Tensor]]] = field(default_factory=dict)
+    gates: dict[str, dict[int, list[torch.Tensor]]] = field(default_factory=dict)
+    """By request and position: those of its first pass."""
     tokens: dict[str, list[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -43,9 +47,15 @@ class Worker:
         self.kept = kept
 
     def step(self, batch: Sequence[tuple[str, int, int, bool]]) -> None:
-        """One forward pass: of each request the computed and the scheduled positions, and whether it emits."""
+        """One forward pass: of each request the computed and the scheduled positions, and whether it emits.
+
+        A request with another's name and a number after it, as in "a-1", reads the same text.
+        """
         names, computed, scheduled, emits = zip(*batch, strict=True)
-        self.captures.choose(names, computed, scheduled, emits)
+        texts = [name.partition("-")[0] for name in names]
+        places = [(t, p) for t, c, s in zip(texts, computed, scheduled, strict=True) for p in range(c, c + s)]
+        inputs = torch.tensor([self.reads(*place) for place in places], dtype=torch.int32)
+        self.captures.choose(names, computed, scheduled, emits, inputs)
         merged = [torch.randn(sum(scheduled), 2 * NEURONS) for _ in self.down]
         for layer, x in enumerate(merged):
             keep_gates(x, self.selection.rows, self.selection.slots, self.selection.count, self.kept[layer])
@@ -54,12 +64,18 @@ class Worker:
         logits = torch.randn(len(batch), VOCABULARY)
         wanted = self.captures.wants_logits
         self.captures.emitted(sampled, logits[wanted] if wanted else None)
-        end = np.cumsum(scheduled)
+        for row, (text, position) in enumerate(places):
+            self.gates.setdefault(text, {}).setdefault(position, [x[row, :NEURONS] for x in merged])
         for i, name in enumerate(names):
             if emits[i]:
-                self.gates.setdefault(name, []).append([x[end[i] - 1, :NEURONS] for x in merged])
                 self.tokens.setdefault(name, []).append(int(sampled[i]))
         self.last_logits, self.last_sampled = logits, sampled
+
+    def reads(self, text: str, position: int) -> int:
+        """The token at this position; what a prompt holds does not matter."""
+        sampled = self.tokens.get(text, [])
+        place = position - PROMPTS.get(text, position + 1)
+        return sampled[place] if 0 <= place < len(sampled) else 0
 
     def truth(self, name: str, length: int, rule: ActivationRule) -> tuple[ActivationSet, np.ndarray]:
         linears = [nn.Linear(NEURONS, HIDDEN, bias=False) for _ in self.down]
@@ -69,7 +85,8 @@ class Worker:
         recorder = ActivationRecorder(ffns, self.unembed, rule, 1, count_chunks=True)
         zero = torch.zeros(1, dtype=torch.int64)
         for position in range(length):
-            gates = [nn.functional.silu(g)[None] for g in self.gates[name][position]]
+            where = PROMPTS[name] - 1 + rule.lag + position
+            gates = [nn.functional.silu(g)[None] for g in self.gates[name][where]]
             recorder.add(Step(gates, zero, torch.tensor([self.tokens[name][position]]), zero, zero, position))
         (found,), chunks = recorder.finish()
         return found, chunks[0]
@@ -80,16 +97,27 @@ class Worker:
 
 def started(rule: ActivationRule = RULE, signals: bool = False, **options: int) -> Worker:
     worker = Worker(**options)
-    for name, prompt in (("a", 5), ("b", 2), ("c", 3)):
-        worker.captures.begin(name, Order(name, rule, signals), prompt)
-    worker.captures.begin("plain", None, 4)
+    for name, prompt in PROMPTS.items():
+        worker.captures.begin(name, Order(name, rule, signals) if name != "plain" else None, prompt)
     return worker
 
 
-@pytest.mark.parametrize("rule", [RULE, CHUNKED], ids=["token", "chunk"])
+def read_last(worker: Worker, name: str, length: int, cached: int = 0) -> None:
+    """A request that reads the last of the sample's first `length` tokens, all of them beyond `cached` positions."""
+    order = Order(name, OWN, score=(worker.tokens[name][length - 1],), start=length - 1)
+    positions = PROMPTS[name] + length
+    worker.captures.begin(f"{name}-1", order, positions)
+    worker.step([(f"{name}-1", cached, positions - cached, True)])
+    worker.captures.end(f"{name}-1")
+
+
+@pytest.mark.parametrize("rule", [RULE, CHUNKED, OWN, CHUNKED_OWN], ids=["token", "chunk", "own", "chunk-own"])
 @pytest.mark.parametrize("capacity", [10, 11, 50])
 def test_sets_of_requests_out_of_step_beside_one_that_is_not_captured(rule: ActivationRule, capacity: int) -> None:
-    """a's prompt comes in two parts, b's at once, c joins later; the buffer of `capacity` rows fills on the way."""
+    """a's prompt comes in two parts, b's at once, c joins later; the buffer of `capacity` rows fills on the way.
+
+    c has emitted its 40th token and not read it: at own positions a request of its own does.
+    """
     worker = started(rule, capacity=capacity)
     worker.step([("a", 0, 3, False), ("plain", 0, 4, True), ("b", 0, 2, True)])
     worker.step([("plain", 4, 1, True), ("b", 2, 1, True), ("a", 3, 2, True)])
@@ -97,6 +125,9 @@ def test_sets_of_requests_out_of_step_beside_one_that_is_not_captured(rule: Acti
         worker.step(
             [("a", 5 + t, 1, True), ("b", 3 + t, 1, True), ("c", max(0, 2 + t) if t else 0, 1 if t else 3, True)]
         )
+    if rule.lag:
+        for name in "abc":
+            read_last(worker, name, 40, cached=32)
     for name in "abc":
         for length in (1, 7, 40):
             found = worker.read(name, length)
@@ -137,6 +168,48 @@ def test_what_is_read_again_after_a_preemption_counts_once() -> None:
     assert worker.read("b", 4).activations.neuron.tolist() == worker.truth("b", 4, RULE)[0].neuron.tolist()
 
 
+def test_at_own_positions_a_sample_may_go_on_after_its_last_token_was_read_for_it() -> None:
+    worker = started(OWN, signals=True)
+    worker.step([("b", 0, 2, True)])
+    worker.step([("b", 2, 1, True)])
+    read_last(worker, "b", 2)
+    assert worker.read("b", 2).activations.neuron.tolist() == worker.truth("b", 2, OWN)[0].neuron.tolist()
+    for position in (3, 4, 5):
+        worker.step([("b", position, 1, True)])
+    worker.captures.begin("b", Order("b", OWN), 2)
+    worker.step([("b", 0, 6, False)])  # read again after a preemption, in two parts
+    worker.step([("b", 6, 1, True)])
+    found = worker.read("b", 5)
+    assert found.activations.neuron.tolist() == worker.truth("b", 5, OWN)[0].neuron.tolist()
+    assert found.tokens == worker.tokens["b"][:5]
+    assert found.signals.shape == (4, 5)
+
+
+def test_the_request_that_reads_a_last_token_leaves_the_sample_alone() -> None:
+    """Its end does not make the sample old; and of a sample that was dropped it captures nothing."""
+    worker = started(OWN)
+    worker.step([("b", 0, 2, True), ("c", 0, 3, True)])
+    read_last(worker, "b", 1)
+    worker.time = EXPIRY_S + 1
+    worker.captures.begin("d", Order("d", OWN), 1)
+    worker.step([("b", 2, 1, True), ("c", 3, 1, True)])
+    worker.step([("b", 3, 1, True)])
+    assert worker.read("b", 2).error == ""
+    worker.captures.forget(["c"])
+    read_last(worker, "c", 2)
+    assert "nothing was captured" in worker.read("c", 2).error
+    assert len(worker.captures) == 3
+
+
+def test_a_last_token_is_not_read_over_a_gap() -> None:
+    worker = started(OWN)
+    for position, rows in ((0, 2), (2, 1), (3, 1)):
+        worker.step([("b", position, rows, True)])
+    worker.captures.begin("b-1", Order("b", OWN, score=(1,), start=3), 6)
+    worker.step([("b-1", 0, 6, True)])
+    assert worker.read("b", 1).error == "its token 2 was not captured; the next one seen was 3"
+
+
 def test_a_gap_is_an_error_and_never_a_shorter_set() -> None:
     worker = started()
     worker.step([("b", 0, 2, True)])
@@ -144,10 +217,11 @@ def test_a_gap_is_an_error_and_never_a_shorter_set() -> None:
     assert worker.read("b", 1).error == "its token 1 was not captured; the next one seen was 2"
 
 
-def test_more_tokens_than_were_captured_are_an_error() -> None:
-    worker = started()
+@pytest.mark.parametrize("rule", [RULE, OWN])
+def test_more_tokens_than_were_captured_are_an_error(rule: ActivationRule) -> None:
+    worker = started(rule)
     worker.step([("b", 0, 2, True)])
-    assert worker.read("b", 2).error == "1 of its 2 tokens were captured"
+    assert worker.read("b", 2 - rule.lag).error == f"{1 - rule.lag} of its {2 - rule.lag} tokens were captured"
     assert "nothing was captured" in worker.read("x", 2).error
 
 
@@ -167,17 +241,20 @@ def test_gates_that_are_not_numbers_fail_their_requests_alone() -> None:
     assert worker.read("d", 1).error == ""
 
 
-def test_a_given_text_is_read_in_pieces_and_with_a_prefix_that_is_cached() -> None:
-    """A prompt of 4 and a text of 5 tokens: positions 3 to 7 emit them."""
-    worker, text = Worker(), (7, 3, 3, 19, 0)
-    worker.captures.begin("r-0", Order("s", RULE, score=text[:2], start=0), 5)
-    for batch in ([("r-0", 0, 4, False)], [("r-0", 4, 1, True)]):
+@pytest.mark.parametrize("rule", [RULE, OWN])
+def test_a_given_text_is_read_in_pieces_and_with_a_prefix_that_is_cached(rule: ActivationRule) -> None:
+    """A prompt of 4 and a text of 5 tokens: positions 3 to 7 emit them, and they stand at 4 to 8."""
+    worker, text, lag = Worker(), (7, 3, 3, 19, 0), rule.lag
+    worker.tokens["plain"] = list(text)
+    worker.captures.begin("plain-0", Order("s", rule, score=text[:2], start=0), 5 + lag)
+    for batch in ([("plain-0", 0, 4 + lag, False)], [("plain-0", 4 + lag, 1, True)]):
         worker.step(batch)
-    worker.captures.end("r-0")
-    worker.captures.begin("r-2", Order("s", RULE, score=text[2:], start=2), 8)
-    worker.step([("r-2", 4, 4, True)])
+    worker.captures.end("plain-0")
+    worker.captures.begin("plain-2", Order("s", rule, score=text[2:], start=2), 8 + lag)
+    worker.step([("plain-2", 4 + lag, 4, True)])
     found = worker.read("s", 5)
     assert (found.error, tuple(found.tokens)) == ("", text)
+    assert found.activations.neuron.tolist() == worker.truth("plain", 5, rule)[0].neuron.tolist()
 
 
 def test_a_cached_position_of_a_given_text_is_an_error() -> None:

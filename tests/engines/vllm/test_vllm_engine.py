@@ -4,12 +4,13 @@ import gc
 import threading
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 from sampled import continued, sampled
-from vllm_engines import RULE, assert_teacher_forced
+from vllm_engines import OWN, RULE, assert_teacher_forced
 
 from nad.errors import NadError, UsageError
 from nad.neurons.activation import ActivationRule
@@ -21,46 +22,57 @@ PROMPT = (257, 71, 68, 75, 75, 78, 258)
 LONG = tuple(np.random.default_rng(0).integers(0, 256, 130).tolist())
 
 
+@pytest.mark.parametrize("rule", [RULE, OWN], ids=["emitting", "own"])
 @pytest.mark.parametrize("prompt", [PROMPT, LONG], ids=["short", "in-parts"])
-def test_sets_with_prompts_in_parts_preemption_and_prefix_caching(cramped: Any, reference: Any, prompt: Any) -> None:
+def test_sets_with_prompts_in_parts_preemption_and_prefix_caching(
+    cramped: Any, reference: Any, prompt: Any, rule: ActivationRule
+) -> None:
     before = cramped.held()[0][2]
-    group = sampled(cramped, prompt, 16, SamplingParams(max_tokens=60), At(60), RULE)
+    group = sampled(cramped, prompt, 16, SamplingParams(max_tokens=60), At(60), rule)
     assert group.distinct > 1
-    assert_teacher_forced(reference, prompt, group.completions)
+    assert_teacher_forced(reference, prompt, group.completions, rule)
     assert cramped.held()[0][2] > before, "no request was preempted: the test says nothing about it"
     assert cramped.held()[0][0] == 0
 
 
-@pytest.mark.parametrize("rule", [ActivationRule("eta", 30, 16), ActivationRule("top_k", 30, 16, "chunk", 5)])
+ETA, CHUNKS = ActivationRule("eta", 30, 16), ActivationRule("top_k", 30, 16, "chunk", 5)
+
+
+@pytest.mark.parametrize("rule", [ETA, CHUNKS, replace(ETA, position="own"), replace(CHUNKS, position="own")])
 def test_every_rule(cramped: Any, reference: Any, rule: ActivationRule) -> None:
     group = sampled(cramped, PROMPT, 4, SamplingParams(max_tokens=12), At(12), rule)
     assert_teacher_forced(reference, PROMPT, group.completions, rule)
     assert_teacher_forced(reference, PROMPT, [cramped.score(PROMPT, LONG[:40], rule)], rule)
 
 
-def test_signals_equal_those_of_the_reference(cramped: Any, reference: Any) -> None:
-    group = sampled(cramped, PROMPT, 4, SamplingParams(max_tokens=40), Never(), RULE, signals=True)
+@pytest.mark.parametrize("rule", [RULE, OWN], ids=["emitting", "own"])
+def test_signals_equal_those_of_the_reference(cramped: Any, reference: Any, rule: ActivationRule) -> None:
+    group = sampled(cramped, PROMPT, 4, SamplingParams(max_tokens=40), Never(), rule, signals=True)
     for completion in group.completions:
-        expected = reference.score(PROMPT, completion.tokens, RULE, signals=True).signals
+        expected = reference.score(PROMPT, completion.tokens, rule, signals=True).signals
         for name in ("logprob", "entropy", "self_certainty", "confidence"):
             np.testing.assert_allclose(getattr(completion.signals, name), getattr(expected, name), rtol=0, atol=2e-4)
         assert completion.signals.chunk_neurons.tolist() == expected.chunk_neurons.tolist()
 
 
+@pytest.mark.parametrize("rule", [RULE, OWN], ids=["emitting", "own"])
 def test_a_given_text_longer_than_what_is_kept_at_once(
-    cramped: Any, reference: Any, monkeypatch: pytest.MonkeyPatch
+    cramped: Any, reference: Any, rule: ActivationRule, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("nad.engines.vllm.engine.SCORED_ROWS", 50)
     for _ in range(2):  # the second time vLLM has read the text before
-        found = cramped.score(PROMPT, LONG, RULE)
+        found = cramped.score(PROMPT, LONG, rule)
         assert found.tokens == LONG
-        assert_teacher_forced(reference, PROMPT, [found])
+        assert_teacher_forced(reference, PROMPT, [found], rule)
 
 
+@pytest.mark.parametrize("rule", [RULE, OWN], ids=["emitting", "own"])
 @pytest.mark.parametrize("stop", [At(5), Budget(60), Distinct(20), Never()], ids=["at", "budget", "distinct", "none"])
-def test_the_stop_cuts_exactly_and_all_samples_alike(cramped: Any, reference: Any, stop: StopRule) -> None:
+def test_the_stop_cuts_exactly_and_all_samples_alike(
+    cramped: Any, reference: Any, stop: StopRule, rule: ActivationRule
+) -> None:
     params = SamplingParams(max_tokens=30, temperature=1.0, top_p=1.0)
-    with cramped.start(PROMPT, 8, params, RULE) as rollout:
+    with cramped.start(PROMPT, 8, params, rule) as rollout:
         seen = list(rollout.until(stop))
         group = rollout.group()
         assert [p.position for p in seen] == list(range(1, len(seen) + 1))
@@ -71,7 +83,7 @@ def test_the_stop_cuts_exactly_and_all_samples_alike(cramped: Any, reference: An
     for completion in group.completions:
         goes_on = len(completion.tokens) == group.position < 30 and completion.tokens[-1] not in cramped.eos
         assert (completion.finish_reason is None) == goes_on
-    assert_teacher_forced(reference, PROMPT, group.completions)
+    assert_teacher_forced(reference, PROMPT, group.completions, rule)
 
 
 def test_a_sample_depends_on_the_seed_and_its_number_alone(cramped: Any) -> None:
@@ -106,16 +118,17 @@ def test_the_winner_runs_on_and_the_others_are_gone(cramped: Any) -> None:
     assert continued(cramped, PROMPT, 6, params, At(4), 2).tokens == whole.completions[2].tokens
 
 
-def test_any_subset_is_kept_and_still_captured(cramped: Any, reference: Any) -> None:
+@pytest.mark.parametrize("rule", [RULE, OWN], ids=["emitting", "own"])
+def test_any_subset_is_kept_and_still_captured(cramped: Any, reference: Any, rule: ActivationRule) -> None:
     params = SamplingParams(max_tokens=30, temperature=1.0)
-    with cramped.start(PROMPT, 8, params, RULE) as rollout:
+    with cramped.start(PROMPT, 8, params, rule) as rollout:
         for kept, stop in (([1, 4, 5, 7], At(6)), ([4, 7], At(12)), ([7], At(20))):
             for _ in rollout.until(stop):
                 pass
             rollout.keep(kept)
             group = rollout.group()
             assert [c.index for c in group.completions] == kept
-            assert_teacher_forced(reference, PROMPT, group.completions)
+            assert_teacher_forced(reference, PROMPT, group.completions, rule)
         with pytest.raises(NadError, match=r"cannot keep the samples \[4\]"):
             rollout.keep([4])
 
@@ -127,6 +140,26 @@ def test_a_stop_text_ends_its_sample(cramped: Any, reference: Any) -> None:
     params = SamplingParams(max_tokens=20, temperature=0, stop=(text[4:6],))
     mine, theirs = (sampled(e, PROMPT, 1, params, Never(), None).completions[0] for e in (cramped, reference))
     assert (mine.text, mine.tokens, mine.finish_reason) == (theirs.text, theirs.tokens, "stop")
+    ended = sampled(cramped, PROMPT, 2, params, Never(), OWN)
+    assert {c.tokens for c in ended.completions} == {mine.tokens}
+    assert_teacher_forced(reference, PROMPT, ended.completions, OWN)
+
+
+def test_at_own_positions_a_stop_token_counts_and_the_window_has_room_for_it(
+    cramped: Any, reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cramped, "eos", frozenset([*cramped.eos, *range(40, 70)]))
+    params = SamplingParams(max_tokens=30, temperature=1.0, top_p=1.0)
+    group = sampled(cramped, PROMPT, 12, params, Never(), OWN)
+    assert "stop" in {c.finish_reason for c in group.completions}
+    assert_teacher_forced(reference, PROMPT, group.completions, OWN)
+    edge = LONG * 3 + LONG[:119]  # 509 of 512 tokens: three fit, and one of them must be left free
+    for rule, tokens in ((RULE, 3), (OWN, 2)):
+        group = sampled(cramped, edge, 1, SamplingParams(temperature=0), Never(), rule)
+        assert [len(c.tokens) for c in group.completions] == [tokens]
+        assert_teacher_forced(reference, edge, group.completions, rule)
+    with pytest.raises(UsageError, match=r"512 tokens, but .* window of 512"):
+        cramped.score(LONG * 3, LONG[:122], OWN)
 
 
 @pytest.mark.parametrize("leave", ["close", "error", "iterator"])

@@ -14,12 +14,12 @@ import pytest
 from sampled import sampled
 from tiny import built, tiny_tokenizer
 from transformers import AutoConfig
-from vllm_engines import RULE, assert_teacher_forced, started, tiny_folder
+from vllm_engines import OWN, RULE, assert_teacher_forced, started, tiny_folder
 
 from nad.engines import load_engine
 from nad.errors import NadError, UsageError
 from nad.neurons.activation import ActivationRule
-from nad.stopping import At
+from nad.stopping import At, Never
 from nad.types import SamplingParams
 
 pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
@@ -37,14 +37,15 @@ def engine_of(folder: str | None, dtype: str = "float32", **arguments: Any) -> I
 
 def assert_right(engine: Any, reference: Any, least: float = 0.9999, signals: bool = True) -> None:
     params = SamplingParams(max_tokens=40, temperature=1.0)
-    with engine.start(PROMPT, 12, params, RULE, signals=signals) as rollout:
-        for stop, kept in ((At(15), [0, 3, 4, 11]), (At(30), [3])):
-            for _ in rollout.until(stop):
-                pass
-            group = rollout.group()
-            assert_teacher_forced(reference, PROMPT, group.completions, least=least)
-            rollout.keep(kept)
-    assert_teacher_forced(reference, PROMPT, [engine.score(PROMPT, tuple(range(60)), RULE)], least=least)
+    for rule in (RULE, OWN):
+        with engine.start(PROMPT, 12, params, rule, signals=signals) as rollout:
+            for stop, kept in ((At(15), [0, 3, 4, 11]), (At(30), [3]), (Never(), [3])):
+                for _ in rollout.until(stop):
+                    pass
+                group = rollout.group()
+                assert_teacher_forced(reference, PROMPT, group.completions, rule, least)
+                rollout.keep(kept)
+        assert_teacher_forced(reference, PROMPT, [engine.score(PROMPT, tuple(range(60)), rule)], rule, least)
     assert all(held[0] == 0 for held in engine.held())
 
 

@@ -21,7 +21,10 @@ _GATE_BYTES = 256 << 20
 
 @dataclass(frozen=True, eq=False)
 class Step(Pairs):
-    """One position: the distinct (row, token) pairs emitted there, and whose. `samples[i]` emitted pair `pair[i]`."""
+    """One token of every sample: the distinct (row, token) pairs, and whose. `samples[i]` emitted pair `pair[i]`.
+
+    The rows' gates are those of the rule's position.
+    """
 
     samples: Int[Tensor, " samples"]
     pair: Int[Tensor, " samples"]
@@ -38,7 +41,7 @@ class ActivationRecorder:
     def __init__(
         self, ffns: Sequence[GatedFFN], unembed: Tensor, rule: ActivationRule, n: int, count_chunks: bool = False
     ) -> None:
-        self._scorer, self._rule, self._count_chunks = Scorer(ffns, unembed.__getitem__, rule), rule, count_chunks
+        self._scorer, self.rule, self._count_chunks = Scorer(ffns, unembed.__getitem__, rule), rule, count_chunks
         self._unions = ActivationUnions(n, len(ffns) * ffns[0].neurons, rule, unembed.device, count_chunks)
         self._steps: list[Step] = []
         self._shown = 0
@@ -53,7 +56,7 @@ class ActivationRecorder:
         self._steps.append(step)
         self._shown = step.position + 1
         self._held += sum(gate.nbytes for gate in step.gates)
-        rule_ends = self._rule.per == "chunk" and self._shown % self._rule.chunk == 0
+        rule_ends = self.rule.per == "chunk" and self._shown % self.rule.chunk == 0
         count_ends = self._count_chunks and self._shown % CHUNK == 0
         if self._held >= _GATE_BYTES or rule_ends or count_ends:
             self._flush()

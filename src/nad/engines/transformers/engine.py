@@ -125,7 +125,8 @@ class TransformersEngine:
     ) -> Completion:
         if not prompt_tokens or not completion_tokens:
             raise UsageError("a prompt and a completion of at least one token each are needed")
-        self._check([*prompt_tokens, *completion_tokens], "the prompt and the completion have", self.context_window + 1)
+        most = self.context_window + 1 - rule.lag  # the last token is read at its own position alone
+        self._check([*prompt_tokens, *completion_tokens], "the prompt and the completion have", most)
         release = self._turns.take()
         try:
             return self._score(prompt_tokens, completion_tokens, rule, signals)
@@ -140,27 +141,35 @@ class TransformersEngine:
     ) -> Completion:
         recorder = ActivationRecorder(self._ffns, self._unembed, rule, 1, signals)
         columns = []
-        for start, forward in self._teacher_forced(prompt, completion, signals):
+        tokens = torch.tensor(completion, device=self._unembed.device)
+        zero = torch.zeros_like(tokens[:1])
+        read = completion[: len(completion) - 1 + rule.lag]
+        for start, forward in self._teacher_forced(prompt, read, signals):
             assert forward.gates is not None
-            tokens = torch.tensor(completion[start : start + len(forward.gates[0])], device=self._unembed.device)
-            for i, token in enumerate(tokens.split(1)):
-                zero = torch.zeros_like(token)
-                recorder.add(Step([g[i : i + 1] for g in forward.gates], zero, token, zero, zero, start + i))
+            rows, first = len(forward.gates[0]), start - rule.lag
+            for i in range(max(0, -first), rows):  # at own positions the prompt's last is no token's
+                token = tokens[first + i : first + i + 1]
+                recorder.add(Step([g[i : i + 1] for g in forward.gates], zero, token, zero, zero, first + i))
             if signals:
-                columns.append(token_signals(forward.logits, torch.arange(len(tokens), device=tokens.device), tokens))
+                emitted = tokens[start : start + rows]
+                row = torch.arange(len(emitted), device=tokens.device)
+                columns.append(token_signals(forward.logits[: len(emitted)], row, emitted))
         sets, chunks = recorder.finish()
         found = signals_of(torch.cat(columns, dim=1).float().cpu().numpy(), chunks[0]) if signals else None
         reason = "stop" if completion[-1] in self.eos else "length"
         return Completion(0, tuple(completion), self.decode(completion), reason, sets[0], found)
 
     def _teacher_forced(
-        self, prompt: Sequence[int], completion: Sequence[int], all_logits: bool
+        self, prompt: Sequence[int], read: Sequence[int], all_logits: bool
     ) -> Iterator[tuple[int, Forward]]:
-        """The forward passes of the positions that emit the completion's tokens, in pieces from token `start` on."""
+        """The forward passes of the prompt's last token and those `read` after it, in pieces that begin at `start`.
+
+        The pass that begins at `start` emits the completion's token `start`, and so on.
+        """
         cache = SharedPromptCache(self.layers)
         if len(prompt) > 1:
             cache, _ = self._modules.prefill(prompt[:-1])
-        inputs = torch.tensor([prompt[-1], *completion[:-1]], device=self._unembed.device)
+        inputs = torch.tensor([prompt[-1], *read], device=self._unembed.device)
         start = 0
         for piece in inputs.split(PREFILL_TOKENS // 4):
             yield start, self._modules.read(cache, piece, all_logits)

@@ -49,6 +49,10 @@ class RowSharing:
         self.samples = self.samples[kept]
         return rows
 
+    def end(self, ended: Bool[np.ndarray, " samples"]) -> None:
+        """Forget these samples. Rows that carried nothing else stay until the next `advance` or `keep`."""
+        self.samples, self.row = self.samples[~ended], self.row[~ended]
+
 
 def _places(parent: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
     """A place for each new row: its parent's for the parent's first child, whose cache then needs no copy."""

@@ -61,6 +61,8 @@ class TransformersRollout:
         self._state: State | None = None
         self._tokens: Tensor | None = None
         """The last token of each row: emitted, and not yet read by the model."""
+        self._logits: Tensor | None = None
+        """Instead of it, where it has been read: what the model said after it."""
         self._progress: Progress | None = None
         self._seconds, self._capture_s = 0.0, 0.0
         self._closed = False
@@ -77,7 +79,7 @@ class TransformersRollout:
         """Free everything; the engine is free for the next rollout."""
         if not self._closed:
             self._closed = True
-            self._state = self._tokens = self._recorder = None
+            self._state = self._tokens = self._logits = self._recorder = None
             self._release()
 
     def until(self, stop: StopRule) -> Iterator[Progress]:
@@ -96,27 +98,59 @@ class TransformersRollout:
     def _step(self) -> None:
         """One more token for every unfinished sample."""
         begin = time.perf_counter()
-        forward = self._forward(capture=self._recorder is not None)
-        emission = self._emit(forward)
+        emission = self._emit(self._forward())
         ended = self._ended(emission)
         for i, sample in enumerate(self._sharing.samples.tolist()):
             pair = emission.pair[i]
             self._tree.add(sample, [int(emission.token[pair])], bool(ended[pair]))
-        parents, tokens = self._sharing.advance(emission, ~ended)
-        if len(parents):
-            assert self._state is not None
-            self._state = self._state.rearrange(parents.tolist())
-            self._tokens = torch.from_numpy(tokens).to(self._source.device)
+        if self._at_own_position:
+            self._read_at_once(emission, ended)
         else:
-            self._state = self._tokens = None
+            self._advance(emission, ~ended)
         self._seconds += time.perf_counter() - begin
 
-    def _forward(self, capture: bool) -> Forward:
+    @property
+    def _at_own_position(self) -> bool:
+        return self._recorder is not None and self._recorder.rule.position == "own"
+
+    def _forward(self) -> Forward:
+        """The forward pass that emits the next tokens, with its gates where Eq. 1 takes those."""
+        if self._logits is not None:
+            return Forward(self._logits, None)
+        capture = self._recorder is not None and not self._at_own_position
         if self._tokens is None:
             self._state, forward = self._decoder.prefill(self._source.prompt, capture)
             return forward
         assert self._state is not None
         return self._decoder.step(self._state, self._tokens, capture)
+
+    def _advance(self, emission: Emission, living: Bool[np.ndarray, " pairs"]) -> None:
+        """Each living pair becomes a row, whose token the model has not read."""
+        parents, tokens = self._sharing.advance(emission, living)
+        self._logits = None
+        if len(parents):
+            assert self._state is not None
+            self._state = self._state.rearrange(parents.tolist())
+            self._tokens = self._on_device(tokens)
+        else:
+            self._state = self._tokens = None
+
+    def _read_at_once(self, emission: Emission, ended: Bool[np.ndarray, " pairs"]) -> None:
+        """Read every token just emitted, one that ends its sample too: its gates are those of its own position.
+
+        What the model says after it is kept for the next draw (docs/decisions/0062-which-position.md).
+        """
+        self._advance(emission, np.ones_like(ended))
+        assert self._state is not None and self._tokens is not None and self._recorder is not None
+        forward = self._decoder.step(self._state, self._tokens, capture=True)
+        assert forward.gates is not None
+        every = torch.arange(len(self._tokens), device=self._source.device)
+        samples, row = map(self._on_device, (self._sharing.samples, self._sharing.row))
+        self._recorder.add(Step(forward.gates, every, self._tokens, samples, row, self._position))
+        self._tokens, self._logits = None, forward.logits
+        self._sharing.end(ended[emission.pair])
+        if not len(self._sharing.samples):
+            self._state = self._logits = None
 
     def _emit(self, forward: Forward) -> Emission:
         """Draw the next token of every unfinished sample, and note what the model says of it."""
@@ -170,13 +204,14 @@ class TransformersRollout:
             self._capture_s, self._recorder = self._captured_s, None
         elif self._recorder is not None:
             self._recorder.keep(self._on_device(kept))
-        if self._state is None or self._tokens is None:
+        if self._state is None:
             return
         if not len(rows):
-            self._state = self._tokens = None
+            self._state = self._tokens = self._logits = None
             return
         self._state = self._state.fork(int(rows[0])) if len(rows) == 1 else self._state.rearrange(rows.tolist())
-        self._tokens = self._tokens[self._on_device(rows)]
+        place = self._on_device(rows)
+        self._tokens, self._logits = (x if x is None else x[place] for x in (self._tokens, self._logits))
 
     @property
     def _captured_s(self) -> float:

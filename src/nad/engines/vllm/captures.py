@@ -30,8 +30,8 @@ class Order:
     """What a request asks of the worker, as it travels in `SamplingParams.extra_args`.
 
     `key` names it; `rule` None captures no neurons. `score` holds tokens of a given text, from its token number `start`
-    on, that the prompt's last positions emit: their neurons are read, not those of what is sampled. Requests that read
-    one text piece by piece have one key.
+    on, whose gates are those of the prompt's last positions: their neurons are read, not those of what is sampled.
+    Requests that read one text piece by piece have one key; so has the one that reads a sample's last token.
     """
 
     key: str
@@ -55,12 +55,15 @@ class Order:
 
 @dataclass(eq=False)
 class _Record:
-    """A captured request: how many rows were chosen for it, and what its tokens activated, token by token."""
+    """What was captured under one key: which token's row comes next, and what the tokens activated, one by one.
+
+    Rows have the gates of the token they emit, or (`lag` 1) of the one before, which they read. Of a sample the first
+    row then has no token's: it counts as that of token -1.
+    """
 
     order: Order
-    request: str
-    prompt: int
-    chosen: int = 0
+    lag: int
+    chosen: int
     tokens: list[int] = field(default_factory=list)
     neurons: list[Tensor] = field(default_factory=list)
     scores: list[Tensor] = field(default_factory=list)
@@ -73,13 +76,25 @@ class _Record:
         return self.order.rule
 
 
+class _Reading(NamedTuple):
+    """A request under way, and the record it adds to."""
+
+    record: _Record
+    order: Order
+    prompt: int
+
+
 class _Row(NamedTuple):
-    """A row of the forward pass that emits a token of a record; `sampled` is its place among the sampled tokens."""
+    """A row of the forward pass with the gates of a record's token `number`, which is `token` if that is known.
+
+    `sampled` is its place among the sampled tokens.
+    """
 
     record: _Record
     row: int
+    number: int
     sampled: int | None
-    token: int
+    token: int = -1
 
 
 class Found(NamedTuple):
@@ -113,7 +128,7 @@ class Captures:
         self._capacity, self._device = len(gates[0]) - 1, gates[0].device
         self._token = torch.zeros(self._capacity, dtype=torch.int64, device=self._device)
         self._records: dict[str, _Record] = {}
-        self._of_request: dict[str, _Record] = {}
+        self._of_request: dict[str, _Reading] = {}
         self._held: list[_Record] = []
         """Whose row each used slot is."""
         self._chosen: list[_Row] = []
@@ -127,15 +142,18 @@ class Captures:
         now = self._clock()
         for key in [k for k, r in self._records.items() if r.ended is not None and now - r.ended > EXPIRY_S]:
             del self._records[key]
-        record = self._records.setdefault(order.key, _Record(order, request, prompt))
-        record.order, record.request, record.prompt, record.ended = order, request, prompt, None
-        self._of_request[request] = record
+        if order.start and order.key not in self._records:
+            return  # what it goes on with was dropped
+        lag = order.rule.lag if order.rule else 0
+        record = self._records.setdefault(order.key, _Record(order, lag, 0 if order.score else -lag))
+        record.ended = None
+        self._of_request[request] = _Reading(record, order, prompt)
 
     def end(self, request: str) -> None:
         """A request has ended; what was captured waits to be read."""
-        record = self._of_request.pop(request, None)
-        if record is not None:
-            record.ended = self._clock()
+        ended = self._of_request.pop(request, None)
+        if ended is not None and all(other.record is not ended.record for other in self._of_request.values()):
+            ended.record.ended = self._clock()
 
     def choose(
         self,
@@ -143,20 +161,21 @@ class Captures:
         computed: Sequence[int] | np.ndarray,
         scheduled: Sequence[int] | np.ndarray,
         emits: Sequence[bool] | np.ndarray,
+        inputs: Int[Tensor, " rows"],
     ) -> None:
         """Name the rows of the coming forward pass whose gates are to be kept.
 
         Of each request, in the order of its rows: how many positions are computed already, how many come now, and
-        whether its last row emits a token.
+        whether its last row emits a token. `inputs` are the tokens that the rows read.
         """
         self._chosen = []
         start = 0
         for i, request in enumerate(requests):
-            record = self._of_request.get(request)
-            if record is not None and not record.error:
-                self._choose_of(record, i, start, int(computed[i]), int(scheduled[i]), bool(emits[i]))
+            reading = self._of_request.get(request)
+            if reading is not None and not reading.record.error:
+                self._choose_of(reading, i, start, int(computed[i]), int(scheduled[i]), bool(emits[i]))
             start += int(scheduled[i])
-        rows = [chosen for chosen in self._chosen if chosen.record.rule is not None]
+        rows = [chosen for chosen in self._chosen if chosen.record.rule is not None and chosen.number >= 0]
         if len(self._held) + len(rows) > self._capacity:
             self._flush()
         if len(rows) > min(self._capacity, len(self._selection.rows)):
@@ -167,31 +186,31 @@ class Captures:
         self._kept = list(zip(slots, rows, strict=True))
         self._held += [chosen.record for chosen in rows]
         self._selection.set([chosen.row for chosen in rows], slots)
-        self._write([(slot, chosen.token) for slot, chosen in self._kept if chosen.sampled is None])
-
-    def _write(self, tokens: Sequence[tuple[int, int]]) -> None:
-        """Note the tokens of these slots."""
-        if tokens:
-            slot, token = torch.tensor(tokens, device=self._device).T
+        if read := [(slot, chosen.row) for slot, chosen in self._kept if chosen.record.lag]:
+            slot, row = torch.tensor(read, device=self._device).T
+            self._token[slot] = inputs[row].long()
+        if given := [(slot, c.token) for slot, c in self._kept if c.sampled is None and not c.record.lag]:
+            slot, token = torch.tensor(given, device=self._device).T
             self._token[slot] = token
 
-    def _choose_of(self, record: _Record, place: int, start: int, computed: int, scheduled: int, emits: bool) -> None:
-        order = record.order
+    def _choose_of(self, reading: _Reading, place: int, start: int, computed: int, scheduled: int, emits: bool) -> None:
+        record, order, prompt = reading
         if order.score:
-            before = record.prompt - len(order.score)
+            before = prompt - len(order.score)
             for position in range(max(computed, before), computed + scheduled):
-                if self._in_order(record, order.start + position - before):
+                number = order.start + position - before
+                if self._in_order(record, number):
                     token = order.score[position - before]
-                    self._chosen.append(_Row(record, start + position - computed, None, token))
-        elif emits and self._in_order(record, computed + scheduled - record.prompt):
-            self._chosen.append(_Row(record, start + scheduled - 1, place, -1))
+                    self._chosen.append(_Row(record, start + position - computed, number, None, token))
+        elif emits and self._in_order(record, number := computed + scheduled - prompt - record.lag):
+            self._chosen.append(_Row(record, start + scheduled - 1, number, place))
 
-    def _in_order(self, record: _Record, index: int) -> bool:
-        """Whether token number `index` is the next one; a gap is an error, never a shorter set."""
-        if index < record.chosen:
+    def _in_order(self, record: _Record, number: int) -> bool:
+        """Whether this token is the next one; a gap is an error, never a shorter set."""
+        if number < record.chosen:
             return False  # read once more after a preemption
-        if index > record.chosen:
-            record.error = f"its token {record.chosen} was not captured; the next one seen was {index}"
+        if number > record.chosen:
+            record.error = f"its token {record.chosen} was not captured; the next one seen was {number}"
             return False
         record.chosen += 1
         return True
@@ -211,7 +230,7 @@ class Captures:
 
     def emitted(self, sampled: Int[Tensor, " rows"], logits: Float[Tensor, "wanted v"] | None = None) -> None:
         """The tokens of this step, and the logits of the places in `wants_logits`."""
-        drawn = [(slot, chosen.sampled) for slot, chosen in self._kept if chosen.sampled is not None]
+        drawn = [(slot, c.sampled) for slot, c in self._kept if c.sampled is not None and not c.record.lag]
         if drawn:
             slot, place = torch.tensor(drawn, device=self._device).T
             self._token[slot] = sampled[place].long()
@@ -331,10 +350,8 @@ class Captures:
     def forget(self, keys: Sequence[str]) -> None:
         """Capture no more for these, and drop what there is."""
         self.mute(keys)
-        for key in keys:
-            record = self._records.pop(key, None)
-            if record is not None:
-                self._of_request.pop(record.request, None)
+        gone = {self._records.pop(key) for key in keys if key in self._records}
+        self._of_request = {name: r for name, r in self._of_request.items() if r.record not in gone}
 
     def __len__(self) -> int:
         return len(self._records)

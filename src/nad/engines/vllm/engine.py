@@ -94,8 +94,9 @@ class VllmEngine:
         self._check_rule(rule)
         if not prompt_tokens:
             raise UsageError("the prompt is empty")
-        self._check(prompt_tokens, "the prompt has", self.context_window - 1)
-        params = replace(params, max_tokens=min(params.max_tokens, self.context_window - len(prompt_tokens)))
+        window = self.context_window - (rule.lag if rule else 0)  # room for what reads the last token
+        self._check(prompt_tokens, "the prompt has", window - 1)
+        params = replace(params, max_tokens=min(params.max_tokens, window - len(prompt_tokens)))
         holder = self._seats.take(n)
         prompt, rollout = tuple(prompt_tokens), uuid.uuid4().hex
         captured = rule is not None or signals
@@ -115,6 +116,7 @@ class VllmEngine:
             submit=submit,
             drop=lambda tasks, keys, muted: self._loop.run(self._drop(tasks, keys if captured else [], muted)),
             read=self._read,
+            finish=lambda whole: self._loop.run(self._read_last(prompt, whole, rule)),
             release=lambda seats: self._seats.give_back(holder, seats),
             abandon=lambda tasks, keys: self._loop.begin(self._drop(tasks, keys if captured else [])),
         )
@@ -132,7 +134,8 @@ class VllmEngine:
         if not prompt_tokens or not completion_tokens:
             raise UsageError("a prompt and a completion of at least one token each are needed")
         self._check_rule(rule)
-        self._check([*prompt_tokens, *completion_tokens], "the prompt and the completion have", self.context_window)
+        most = self.context_window - rule.lag
+        self._check([*prompt_tokens, *completion_tokens], "the prompt and the completion have", most)
         completion = tuple(completion_tokens)
         with self._scoring:  # one text at a time: the workers keep so many rows in one step
             found = self._loop.run(self._scored(tuple(prompt_tokens), completion, rule))
@@ -196,21 +199,17 @@ class VllmEngine:
         return found
 
     async def _scored(self, prompt: tuple[int, ...], completion: tuple[int, ...], rule: ActivationRule) -> Any:
-        """The prompt and the text before the last token go through the model in pieces of so many captured positions.
+        """The prompt and the text go through the model in pieces of so many captured positions.
 
         Pieces share a prefix cache that nobody else has: what others computed would be left out, and so not captured.
+        The last token is read where Eq. 1 takes its own position.
         """
-        from vllm import TokensPrompt
-
         key = uuid.uuid4().hex
         try:
             for start in range(0, len(completion), SCORED_ROWS):
                 piece = completion[start : start + SCORED_ROWS]
-                before = [*prompt, *completion[: start + len(piece) - 1]]
-                order = Order(key, rule, score=piece, start=start)
-                params = self._drawn(SamplingParams(temperature=0, max_tokens=1), 0, order)
-                asked = TokensPrompt(prompt_token_ids=before, cache_salt=key)
-                await self._finished(asked, params, f"{key}-{start}")
+                read = [*prompt, *completion[: start + len(piece) - 1 + rule.lag]]
+                await self._read_through(read, Order(key, rule, score=piece, start=start), salt=key)
             found = (await self._read_async({key: len(completion)}))[key]
         finally:
             await self._drop([], [key])
@@ -218,10 +217,27 @@ class VllmEngine:
             raise NadError(f"the capture of request {key} failed: {found.error or 'it belongs to other tokens'}")
         return found.activations
 
-    async def _finished(self, prompt: Any, params: Any, request: str) -> None:
-        """Wait for a request whose tokens nobody needs."""
+    async def _read_last(
+        self, prompt: tuple[int, ...], whole: Mapping[str, Sequence[int]], rule: ActivationRule | None
+    ) -> None:
+        """Read the last token of samples, by key, that they emitted and may not have read themselves.
+
+        All before it is in the prefix cache, up to a part of a block. If a sample has read it, nothing is added.
+        """
+        orders = {key: Order(key, rule, score=(tokens[-1],), start=len(tokens) - 1) for key, tokens in whole.items()}
+        await asyncio.gather(*(self._read_through([*prompt, *whole[key]], o) for key, o in orders.items()))
+
+    async def _read_through(self, tokens: Sequence[int], order: Order, salt: str | None = None) -> None:
+        """Have the model read these tokens, for the sake of what is captured."""
+        from vllm import TokensPrompt
+
+        asked = TokensPrompt(prompt_token_ids=list(tokens))
+        if salt is not None:
+            asked["cache_salt"] = salt
+        params = self._drawn(SamplingParams(temperature=0, max_tokens=1), 0, order)
+        request = f"{order.key}-{order.start}"
         try:
-            async for _ in self._llm.generate(prompt, params, request_id=request):
+            async for _ in self._llm.generate(asked, params, request_id=request):
                 pass
         except Exception as error:  # vLLM's own kinds
             raise NadError(f"request {request} failed in vLLM: {error or type(error).__name__}") from error

@@ -35,8 +35,9 @@ class Source:
 
     `submit(i, deliver)` starts sample i, which puts its pieces to `deliver`, and returns its task and its key;
     `drop(tasks, keys, muted)` ends requests, frees what the workers hold of the keys and captures no more neurons of
-    the muted ones; `read(lengths)` reads what they captured, by key; `release(n)` gives n places of the batch back;
-    `abandon(tasks, keys)` is `drop` without waiting.
+    the muted ones; `read(lengths)` reads what they captured, by key; `finish(tokens)` first has the last of these
+    tokens of theirs read; `release(n)` gives n places of the batch back; `abandon(tasks, keys)` is `drop` without
+    waiting.
     """
 
     prompt: tuple[int, ...]
@@ -48,6 +49,7 @@ class Source:
     submit: Callable[[int, Callable[[Piece], None]], tuple[Any, str]]
     drop: Callable[[Sequence[Any], Sequence[str], Sequence[str]], None]
     read: Callable[[dict[str, int]], dict[str, Found]]
+    finish: Callable[[dict[str, list[int]]], None]
     release: Callable[[int], None]
     abandon: Callable[[Sequence[Any], Sequence[str]], None]
 
@@ -164,6 +166,10 @@ class VllmRollout:
         position = self._tree.position
         lengths = {i: min(len(tokens), position) for i, tokens in self._tree.tokens.items()}
         begin = time.perf_counter()
+        if self._capture and self._source.rule is not None and self._source.rule.position == "own":
+            # A sample has read every token but its last; what it emitted past the stop says that it has read that too.
+            ends = [i for i, tokens in self._tree.tokens.items() if 0 < len(tokens) == lengths[i]]
+            self._source.finish({self._requests[i][1]: self._tree.tokens[i] for i in ends})
         found = self._read(lengths) if self._recorded else {}
         self._capture_s += time.perf_counter() - begin
         completions = tuple(self._completion(i, length, found.get(i)) for i, length in sorted(lengths.items()))

@@ -176,7 +176,8 @@ def _attach_v1(runner: Any, captures: Captures) -> None:
         batch = runner.input_batch
         count = batch.num_reqs
         emits = ~runner.discard_request_mask.np[:count]
-        captures.choose(batch.req_ids[:count], batch.num_computed_tokens_cpu[:count], scheduled[:count], emits)
+        computed, inputs = batch.num_computed_tokens_cpu[:count], runner.input_ids.gpu
+        captures.choose(batch.req_ids[:count], computed, scheduled[:count], emits, inputs)
         return found
 
     def draw(logits: torch.Tensor, speculative: Any) -> Any:
@@ -208,7 +209,8 @@ def _attach_v2(runner: Any, captures: Captures) -> None:
     def prepare_inputs(*arguments: Any, **options: Any) -> Any:
         batch = prepare(*arguments, **options)
         emits = batch.num_computed_tokens_np + batch.num_scheduled_tokens >= batch.prefill_len_np
-        captures.choose(batch.req_ids, batch.num_computed_tokens_np, batch.num_scheduled_tokens, emits)
+        computed, scheduled = batch.num_computed_tokens_np, batch.num_scheduled_tokens
+        captures.choose(batch.req_ids, computed, scheduled, emits, batch.input_ids)
         return batch
 
     def draw(hidden: torch.Tensor, batch: Any, grammar: Any) -> Any:
