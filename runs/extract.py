@@ -1,6 +1,6 @@
 """From recorded runs to the compact extract that RESULTS.md is made from.
 
-    python runs/extract.py RUN...        writes runs/extract/TASK.parquet and TASK.json (the run's manifest)
+    python runs/extract.py RUN...     writes runs/extract/NAME.parquet and NAME.json (its manifest), named as the run's folder
 
 A row is a problem. Matrices are symmetric with a diagonal of ones: their upper triangle is kept, in float16.
 """
@@ -76,12 +76,12 @@ def _means(samples: Sequence[GradedSample], name: str) -> Float[np.ndarray, "pos
     return np.array([[x[:t].mean() for x in signals] for t in POSITIONS])
 
 
-def write(run: Run, folder: Path = FOLDER) -> Path:
+def write(run: Run, name: str, folder: Path = FOLDER) -> Path:
     """The run's extract: its table and its manifest."""
     manifest, other = run.manifest, background(run)
     rows = [row(record, manifest, other[1 - place % 2]) for place, record in enumerate(run)]
     folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{manifest.task}.parquet"
+    file = folder / f"{name}.parquet"
     pq.write_table(pa.Table.from_pylist(rows), file, compression="zstd", compression_level=19)
     described = {**manifest.settings, **manifest.circumstances, "n": manifest.n, "data_sha256": manifest.data_sha256}
     described.pop("command")  # it names local paths
@@ -91,7 +91,7 @@ def write(run: Run, folder: Path = FOLDER) -> Path:
 
 def main(paths: Iterable[str]) -> None:
     for path in paths:
-        file = write(open_run(path, partial=True))
+        file = write(open_run(path, partial=True), Path(path).name)
         print(f"{file}: {file.stat().st_size / 1e6:.1f} MB")
 
 

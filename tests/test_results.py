@@ -41,7 +41,7 @@ RUN = MemoryRun(manifest(n=6, layers=4, neurons=400), [RECORD])
 @pytest.fixture(scope="module")
 def problem(tmp_path_factory: pytest.TempPathFactory) -> evidence.Problem:
     folder = tmp_path_factory.mktemp("extract")
-    extract.write(RUN, folder)
+    extract.write(RUN, "planted", folder)
     (found,) = evidence.load("planted", folder)
     return found
 
