@@ -1,6 +1,6 @@
 """From recorded runs to the compact extract that RESULTS.md is made from.
 
-    python runs/extract.py RUN...     writes runs/extract/NAME.parquet and NAME.json (its manifest), named as the run's folder
+    python runs/extract.py RUN...     writes NAME.parquet and NAME.json (its manifest) to runs/extract
 
 A row is a problem. Matrices are symmetric with a diagonal of ones: their upper triangle is kept, in float16.
 """

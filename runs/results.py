@@ -307,6 +307,33 @@ def schedules(data: Data, judged: bool) -> str:
     return markdown(("stop", *parts), rows)
 
 
+RULES: Mapping[str, str] = {
+    "own": "gates at the token's own position (`position=own`)",
+    "chunk": "k = 500 of each chunk of 32 tokens (`per=chunk`)",
+    "eta": "every neuron above eta (`eta`)",
+}
+"""Other activation rules: the suffix of an extract that holds the same answers under it."""
+
+
+def rules(data: Data) -> str:
+    """The same answers under other activation rules: the medoid's accuracy minus the default rule's."""
+    rows = []
+    for task, problems in data.items():
+        for suffix, meaning in RULES.items():
+            if not (FOLDER / f"{task}-{suffix}.parquet").exists():
+                continue
+            others = {p.name: p for p in load(f"{task}-{suffix}")}
+            same = [p for p in problems if p.name in others]
+            changed = [others[p.name] for p in same]
+            cells = [
+                f"{points(accuracy(changed, medoid(), place), accuracy(same, medoid(), place))}; "
+                f"{_auroc(same, medoid(), place)}, {_auroc(changed, medoid(), place)}"
+                for place in (POSITIONS.index(32), END)
+            ]
+            rows.append((task, meaning, str(len(same)), *cells))
+    return markdown(("task", "rule", "problems", "at 32", "full answers"), rows)
+
+
 TABLES: Mapping[str, Callable[[Data], str]] = {
     "tasks": tasks,
     "full": full,
@@ -316,6 +343,7 @@ TABLES: Mapping[str, Callable[[Data], str]] = {
     "texts": texts,
     "length": length,
     "choices": choices,
+    "rules": rules,
     "candidates, first half": lambda data: candidates(data, judged=False),
     "candidates, second half": lambda data: candidates(data, judged=True),
     "schedules, first half": lambda data: schedules(data, judged=False),

@@ -1,8 +1,10 @@
 """Which position's neurons a run holds stands in its manifest: older runs, runs that go on, runs that are replayed."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,7 +15,9 @@ from tiny import tiny_engine
 from nad.engines import load_engine
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
+from nad.runs import store
 from nad.runs.evaluate import evaluate
+from nad.runs.parquet import pack
 from nad.runs.sampling import Settings
 from nad.runs.store import open_run
 from nad.stopping import At
@@ -32,15 +36,26 @@ class Anything(PlantedTask):
         return len(text) % 2 == 0
 
 
-def test_a_run_recorded_before_there_was_a_choice_is_one_of_emitting_positions(tmp_path: Path) -> None:
+def test_a_run_recorded_before_there_was_a_choice_is_one_of_emitting_positions(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path, file = str(tmp_path / "run"), tmp_path / "run" / "manifest.json"
-    evaluate(PlantedEngine(), PlantedTask(size=1), path, replace(SETTINGS, limit=1))
+    with monkeypatch.context() as older:
+        older.setattr(store, "pack", lambda record, settings: pack(record, _before(settings)))
+        evaluate(PlantedEngine(), PlantedTask(size=1), path, replace(SETTINGS, limit=1))
     document = json.loads(file.read_text())
     assert document["manifest"]["rule"].pop("position") == "emitting"
     file.write_text(json.dumps(document))
     assert open_run(path).manifest.rule == ActivationRule()
+    assert len(list(open_run(path))) == 1
     grown = evaluate(PlantedEngine(), PlantedTask(size=2), path, replace(SETTINGS, limit=2), resume=True)
     assert len(grown) == 2
+    assert not (tmp_path / "run" / "set-aside").exists()
+
+
+def _before(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What parts said before there was a choice."""
+    return {**settings, "rule": {key: value for key, value in settings["rule"].items() if key != "position"}}
 
 
 @pytest.mark.parametrize(("had", "now"), [("emitting", "own"), ("own", "emitting")], ids=["to-own", "to-emitting"])

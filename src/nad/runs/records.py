@@ -3,8 +3,9 @@
 Whatever reads runs (selection, tables, figures) takes a `Run`; `store.py` reads one from disk.
 """
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Protocol, runtime_checkable
 
 from nad.neurons.activation import ActivationRule
@@ -70,6 +71,20 @@ class Manifest:
         """What two runs share if they differ in the task alone; each sampling parameter has its own name."""
         names = {f.name for f in fields(self)} - {*_CIRCUMSTANCES, *_TASK, "params"}
         return asdict(self.params) | {name: getattr(self, name) for name in sorted(names)}
+
+
+def with_defaults(settings: Mapping[str, object]) -> dict[str, object]:
+    """The settings of an older version, with what it did not know yet at its default; as JSON has them."""
+    known = {f.name: f.default for f in fields(Manifest) if f.default is not MISSING}
+    new = {name: value for name, value in known.items() if name not in (*_CIRCUMSTANCES, *_SIZE)}
+    parts = {"rule": asdict(ActivationRule()), "params": asdict(SamplingParams())}
+    filled = {name: {**defaults, **_mapping(settings.get(name))} for name, defaults in parts.items()}
+    whole: dict[str, object] = json.loads(json.dumps({**new, **settings, **filled}))
+    return whole
+
+
+def _mapping(value: object) -> Mapping[str, object]:
+    return value if isinstance(value, Mapping) else {}
 
 
 def differences(old: Mapping[str, object], new: Mapping[str, object]) -> list[str]:

@@ -15,7 +15,7 @@ from nad.runs.folder import Folder
 from nad.runs.manifest_file import OtherSchema, manifest_text, read_manifest
 from nad.runs.parquet import pack, unpack, unpack_grades
 from nad.runs.parts import PartName, checksum, parsed, problem_key
-from nad.runs.records import Manifest, ProblemRecord, differences
+from nad.runs.records import Manifest, ProblemRecord, differences, with_defaults
 
 PARTS, PENDING, SET_ASIDE = "parts", "pending", "set-aside"
 _MANIFEST = "manifest.json"
@@ -243,7 +243,7 @@ class RunStore:
             raise _Wrong(f"is damaged ({error}; problem {problem})") from error
         if record.problem != problem:
             raise _Wrong(f"holds problem {record.problem}, not {problem}")
-        if different := differences(settings, self._settings):
+        if different := differences(with_defaults(settings), self._settings):
             raise _Wrong(f"was made with other settings ({'; '.join(different)}; problem {problem})")
         if not len(record.samples) == part.samples <= self.manifest.n:
             raise _Wrong(f"holds {len(record.samples)} samples, not {self.manifest.n} (problem {problem})")
