@@ -305,7 +305,7 @@ def test_weights_that_are_not_numbers(where: str) -> None:
 def test_merged_gate_is_the_first_half_whatever_the_activation() -> None:
     model = built(tiny_config(Family("phi3", {"sliding_window": None}), hidden_act="relu"))
     engine = TransformersEngine(model, tiny_tokenizer(), "tiny")
-    assert engine._ffns[0].half == slice(0, NEURONS)
+    assert engine._ffns.ffns[0].half == slice(0, NEURONS)
 
 
 def test_a_layer_that_overwrites_its_gates_is_refused() -> None:
