@@ -56,7 +56,7 @@ def _layer_in(block: nn.Module, width: int) -> ExpertLayer | None:
     (experts,) = stacks
     module = next(m for m in block.modules() if any(child is experts for child in m.children()))
     beside = gated_in(module)
-    if len(beside) > 1:
+    if len(beside) > 1 or len(gated_in(block)) > len(beside):  # more than one, or one that runs elsewhere
         return None
     shared = beside[0][0] if beside else None
     found = (ExpertLayer(experts, s, a) for s in _stacks(experts, width) for a in _always(module, beside))

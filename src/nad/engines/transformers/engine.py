@@ -17,7 +17,12 @@ from nad.engines.capture.layers import find_feed_forwards
 from nad.engines.capture.recorder import ActivationRecorder, Step
 from nad.engines.transformers.cpu.decoding_step import CpuDecoder
 from nad.engines.transformers.decoder import PREFILL_TOKENS, Decoder, Forward, SharedPromptDecoder
-from nad.engines.transformers.loading import LoadedModel, attend_with_soft_caps, load, run_experts_in_float64
+from nad.engines.transformers.loading import (
+    LoadedModel,
+    attend_with_soft_caps,
+    load,
+    run_experts_in_float64,
+)
 from nad.engines.transformers.sampling_loop import Source, TransformersRollout, signals_of
 from nad.engines.transformers.shared_prompt import NotShareable, SharedPromptCache
 from nad.engines.transformers.token_draws import token_signals
@@ -179,6 +184,12 @@ class TransformersEngine:
     @torch.inference_mode()
     def _choose_decoder(self, fast_cpu: bool) -> tuple[Decoder, tuple[str, ...]]:
         """The first that gives the model's own logits: the CPU's, the shared prompt, the model's own attention."""
+        try:
+            self._modules.prefill([0])
+        except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
+            (said, *_) = str(error).splitlines() or [type(error).__name__]
+            name = type(self._model).__name__
+            raise UsageError(f"{name} needs a cache of another kind than keys and values: {said}") from error
         if self._model._supports_attention_backend:
             if fast_cpu and CpuDecoder.fits(self._model):
                 fast = CpuDecoder(self._model, self._modules)
