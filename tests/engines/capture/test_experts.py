@@ -92,7 +92,9 @@ def silent(mlp: Any) -> None:
 
 @pytest.mark.parametrize("change", [twice_as_much, weights_on_inputs, one_more, a_second_pass, silent])
 def test_what_computes_something_else_is_refused_by_name(change: Callable[[Any], None]) -> None:
-    with pytest.raises(UsageError, match=r"MixtralForCausalLM is a mixture of experts.* its layer 1 computes") as caught:
+    with pytest.raises(
+        UsageError, match=r"MixtralForCausalLM is a mixture of experts.* its layer 1 computes"
+    ) as caught:
         find_feed_forwards(with_experts(change), LAYERS)
     assert "\n" not in str(caught.value)
 
