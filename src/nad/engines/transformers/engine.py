@@ -17,12 +17,7 @@ from nad.engines.capture.layers import find_feed_forwards
 from nad.engines.capture.recorder import ActivationRecorder, Step
 from nad.engines.transformers.cpu.decoding_step import CpuDecoder
 from nad.engines.transformers.decoder import PREFILL_TOKENS, Decoder, Forward, SharedPromptDecoder
-from nad.engines.transformers.loading import (
-    LoadedModel,
-    attend_with_soft_caps,
-    load,
-    run_experts_in_float64,
-)
+from nad.engines.transformers.loading import LoadedModel, attend_with_soft_caps, load, run_experts_in_float64
 from nad.engines.transformers.sampling_loop import Source, TransformersRollout, signals_of
 from nad.engines.transformers.shared_prompt import NotShareable, SharedPromptCache
 from nad.engines.transformers.token_draws import token_signals
