@@ -68,7 +68,8 @@ class ActivationSet:
     """The neurons one completion activated, each with the first token that did it.
 
     A neuron never leaves the union of Eq. 3, so the set at *every* stop position follows from `first_token`.
-    `neuron` is layer * N + i (in a mixture of experts (layer * experts + expert) * N + i), sorted and unique; `first_token` counts the completion's tokens from 0;
+    `neuron` is layer * N + i, in a mixture of experts (layer * experts + expert) * N + i, sorted and unique;
+    `first_token` counts the completion's tokens from 0;
     `peak` is the neuron's largest score (Eq. 1) over the completion, held in float16 and cut to its range.
     """
 

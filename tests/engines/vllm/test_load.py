@@ -14,7 +14,7 @@ from nad.errors import UsageError
 @pytest.mark.parametrize("family", MIXTURES)
 def test_mixtures_of_experts_are_refused_by_name(family: str, tmp_path: Path) -> None:
     tiny_config(MIXTURES[family]).save_pretrained(tmp_path)
-    with pytest.raises(UsageError, match="mix is a mixture of experts.*cannot read; --engine transformers"):
+    with pytest.raises(UsageError, match=r"mix is a mixture of experts.*cannot read; --engine transformers"):
         _refuse_experts(ModelFiles("mix", str(tmp_path)), False)
 
 
