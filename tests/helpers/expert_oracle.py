@@ -75,11 +75,16 @@ def _plain(mlp: Any, x: np.ndarray) -> tuple[np.ndarray, list[float]]:
 
 
 def expert_contributions(
-    model: PreTrainedModel, prompt: Sequence[int], completion: Sequence[int], family: Mixture, router: bool
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    completion: Sequence[int],
+    family: Mixture,
+    router: bool,
+    own: bool = False,
 ) -> np.ndarray:
     """f[j, l, expert * N + i], -inf where the expert did not run; what every token passes comes after the routed."""
     config, unembed = model.config, _array(model.get_output_embeddings().weight)
-    inputs = ffn_inputs(model, prompt, completion)
+    inputs = ffn_inputs(model, prompt, completion, own)
     scores = np.full((len(completion), len(inputs), family.slots * WIDTH), -np.inf)
 
     def put(j: int, layer: int, start: int, down: np.ndarray, gates: list[float], weight: float) -> None:
