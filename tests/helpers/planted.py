@@ -123,6 +123,7 @@ class PlantedEngine:
     dtype: str = "float64"
     layers: int = 2
     neurons: int = 100
+    experts: int = 1
     notes: tuple[str, ...] = ()
     weights_digest: str | None = None
     thinking_tags: tuple[tuple[str, str], ...] = ()

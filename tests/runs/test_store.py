@@ -276,3 +276,16 @@ def test_no_thread_of_the_reader_is_left_that_could_meet_a_python_that_ends(tmp_
     filled(str(tmp_path / "run"))
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", THREADS, str(tmp_path / "run")], check=True, env=environment)
+
+
+def test_parts_from_before_a_setting_could_be_chosen_are_the_runs(tmp_path: Path) -> None:
+    store = RunStore.create(str(tmp_path / "run"), manifest(n=1), ["p0"])
+    older = {name: value for name, value in store._settings.items() if name != "experts"}
+    older["rule"] = {name: value for name, value in older["rule"].items() if name != "router"}
+    store._settings = older
+    store.write(0, record("p0", [sample(0, [4, 0], {3: 1})]))
+    assert [r.problem for r in RunStore.open(store.path)] == ["p0"]
+    store._settings = {**older, "experts": 8}
+    store.write(0, record("p0", [sample(0, [4, 0], {3: 1}, answer="4")]))
+    with pytest.raises(NadError, match=r"experts 8, now 1"):
+        list(RunStore.open(store.path))

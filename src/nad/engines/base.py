@@ -97,7 +97,11 @@ class Engine(Protocol):
 
     @property
     def neurons(self) -> int:
-        """Number of neurons of all layers."""
+        """How far the neurons of all layers are numbered; each layer has an equal part of the numbers."""
+
+    @property
+    def experts(self) -> int:
+        """Into how many equal parts a layer's numbers are divided, one for each expert; 1: it has none."""
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -19,6 +19,8 @@ class ActivationRule:
     `per` says over what the k largest are taken: each token, or each chunk of `chunk` tokens. `position` says whose
     gates Eq. 1 takes: those of the position that emitted the token, or those of the token's own, which reads it
     (docs/decisions/0062-which-position.md).
+    `router` "on" multiplies a score with the weight of its neuron's expert, in a mixture of experts
+    (docs/decisions/0061-mixture-of-experts.md).
     """
 
     keep: Literal["top_k", "eta"] = "top_k"
@@ -27,9 +29,15 @@ class ActivationRule:
     per: Literal["token", "chunk"] = "token"
     chunk: int = 32
     position: Literal["emitting", "own"] = "emitting"
+    router: Literal["on", "off"] = "on"
 
     def __post_init__(self) -> None:
-        choices = {"keep": ("top_k", "eta"), "per": ("token", "chunk"), "position": ("emitting", "own")}
+        choices = {
+            "keep": ("top_k", "eta"),
+            "per": ("token", "chunk"),
+            "position": ("emitting", "own"),
+            "router": ("on", "off"),
+        }
         for name, allowed in choices.items():
             if getattr(self, name) not in allowed:
                 raise UsageError(f"{name}={getattr(self, name)!r} is unknown; allowed: {', '.join(allowed)}")
@@ -60,7 +68,8 @@ class ActivationSet:
     """The neurons one completion activated, each with the first token that did it.
 
     A neuron never leaves the union of Eq. 3, so the set at *every* stop position follows from `first_token`.
-    `neuron` is layer * N + i, sorted and unique; `first_token` counts the completion's tokens from 0;
+    `neuron` is layer * N + i, in a mixture of experts (layer * experts + expert) * N + i, sorted and unique;
+    `first_token` counts the completion's tokens from 0;
     `peak` is the neuron's largest score (Eq. 1) over the completion, held in float16 and cut to its range.
     """
 

@@ -129,6 +129,7 @@ def manifest_of(engine: Engine, task: Task, settings: Settings) -> Manifest:
         rule=settings.rule,
         layers=engine.layers,
         neurons=engine.neurons,
+        experts=engine.experts,
         revision=engine.revision,
         limit=settings.limit,
         template_args=dict(settings.template_args),

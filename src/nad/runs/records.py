@@ -22,7 +22,10 @@ _TASK = ("task", "data_sha256", "limit", "votes", "consistency", "completions")
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a run was made with. `neurons` is layers x neurons of a layer; `data_sha256` names the problems.
+    """What a run was made with. `data_sha256` names the problems.
+
+    The neurons' numbers are below `neurons`. Each of the `layers` has an equal part of them, in a mixture of experts
+    divided into `experts` equal parts (docs/run-schema.md).
 
     `votes` is whether the task's answers can be compared; each problem was sampled with a seed of its own, made from
     `params.seed` and its id. `weights_digest` tells the model from others of its name, where the engine knows it.
@@ -55,6 +58,7 @@ class Manifest:
     weights_digest: str | None = None
     completions: dict[str, str] | None = None
     thinking_tags: tuple[Tags, ...] = ()
+    experts: int = 1
 
     @property
     def settings(self) -> dict[str, object]:

@@ -32,7 +32,7 @@ class ReplayEngine:
         self._manifest = manifest
         self.name, self.revision, self.dtype = manifest.model, manifest.revision, manifest.dtype
         self.thinking_tags, self.weights_digest = manifest.thinking_tags, manifest.weights_digest
-        self.layers, self.neurons = manifest.layers, manifest.neurons
+        self.layers, self.neurons, self.experts = manifest.layers, manifest.neurons, manifest.experts
         self.notes = (f"replayed from a recorded run of {manifest.task}",)
         records = list(run)
         self._by_name = {name: r for r in records for name in (r.problem, r.prompt.strip()) if name}

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from nad.engines.capture.gates import GatedFFN
+from nad.engines.capture.layers import DenseLayers
 from nad.engines.capture.recorder import ActivationRecorder, Step
 from nad.neurons.activation import ActivationRule, ActivationSet
 
@@ -15,12 +16,12 @@ def recorded(dtype: torch.dtype, rule: ActivationRule, activated: bool) -> list[
     """The sets of four samples over five steps; gates as the model computed them, or before the activation."""
     torch.manual_seed(0)
     linears = [nn.Linear(NEURONS, HIDDEN, bias=False, dtype=dtype) for _ in range(LAYERS)]
-    ffns = [GatedFFN(linear, slice(0, NEURONS), nn.SiLU(), linear) for linear in linears]
+    ffns = DenseLayers([GatedFFN(linear, slice(0, NEURONS), nn.SiLU(), linear) for linear in linears])
     recorder = ActivationRecorder(ffns, torch.randn(VOCABULARY, HIDDEN, dtype=dtype), rule, n=4)
     exact = torch.promote_types(dtype, torch.float32)
     with torch.inference_mode():
         for position in range(5):
-            inputs = [torch.randn(3, NEURONS).to(dtype) for _ in ffns]
+            inputs = [torch.randn(3, NEURONS).to(dtype) for _ in range(LAYERS)]
             gates = [nn.functional.silu(x.to(exact)) for x in inputs] if activated else inputs
             row, token = torch.tensor([0, 0, 2, 1]), torch.randint(0, VOCABULARY, (4,))
             recorder.add(Step(gates, row, token, torch.arange(4), torch.arange(4), position))

@@ -78,7 +78,7 @@ def test_eq_1_reads_the_merged_weights(tmp_path: Path) -> None:
     engine = load_engine(str(folder), dtype="float32")
     assert isinstance(engine, TransformersEngine)
     own = tiny_model("llama").model.layers[0].mlp.down_proj.weight
-    assert not torch.allclose(engine._ffns[0].down.weight, own, atol=1e-3)
+    assert not torch.allclose(engine._ffns.ffns[0].down.weight, own, atol=1e-3)
 
 
 def test_without_peft_it_is_refused_with_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

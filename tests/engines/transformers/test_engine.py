@@ -10,7 +10,7 @@ import pytest
 import torch
 from sampled import continued, sampled
 from tiny import END, NEURONS, VOCABULARY, WINDOW, Family, built, tiny_config, tiny_engine, tiny_model, tiny_tokenizer
-from transformers import GPT2Config, MixtralConfig, PretrainedConfig, Qwen2MoeConfig
+from transformers import GPT2Config, MiniMaxConfig, PretrainedConfig
 
 from nad.engines import load_engine
 from nad.engines.transformers.decoder import Forward, State
@@ -281,10 +281,9 @@ _EXPERTS = {**_SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "pad_to
     ("config", "message"),
     [
         (GPT2Config(vocab_size=264, n_embd=32, n_layer=2, n_head=4), "GPT2LMHeadModel has no gated feed-forward"),
-        (MixtralConfig(**_EXPERTS, num_local_experts=4), "MixtralForCausalLM is a mixture of experts"),
         (
-            Qwen2MoeConfig(**_EXPERTS, num_experts=4, moe_intermediate_size=16, shared_expert_intermediate_size=16),
-            "Qwen2MoeForCausalLM is a mixture of experts",
+            MiniMaxConfig(**_EXPERTS, num_local_experts=4, layer_types=["linear_attention", "full_attention"]),
+            "MiniMaxForCausalLM needs a cache of another kind than keys and values: MiniMax uses cache of its own",
         ),
     ],
 )
@@ -305,7 +304,7 @@ def test_weights_that_are_not_numbers(where: str) -> None:
 def test_merged_gate_is_the_first_half_whatever_the_activation() -> None:
     model = built(tiny_config(Family("phi3", {"sliding_window": None}), hidden_act="relu"))
     engine = TransformersEngine(model, tiny_tokenizer(), "tiny")
-    assert engine._ffns[0].half == slice(0, NEURONS)
+    assert engine._ffns.ffns[0].half == slice(0, NEURONS)
 
 
 def test_a_layer_that_overwrites_its_gates_is_refused() -> None:

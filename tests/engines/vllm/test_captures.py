@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from nad.engines.capture.gates import GatedFFN
+from nad.engines.capture.layers import DenseLayers
 from nad.engines.capture.recorder import ActivationRecorder, Step
 from nad.engines.transformers.token_draws import token_signals
 from nad.engines.vllm.capture_op import CapturedLayer, Selection, keep_gates
@@ -81,7 +82,7 @@ class Worker:
         linears = [nn.Linear(NEURONS, HIDDEN, bias=False) for _ in self.down]
         for linear, weight in zip(linears, self.down, strict=True):
             linear.weight.data = weight
-        ffns = [GatedFFN(linear, slice(0, NEURONS), nn.SiLU(), linear) for linear in linears]
+        ffns = DenseLayers([GatedFFN(linear, slice(0, NEURONS), nn.SiLU(), linear) for linear in linears])
         recorder = ActivationRecorder(ffns, self.unembed, rule, 1, count_chunks=True)
         zero = torch.zeros(1, dtype=torch.int64)
         for position in range(length):

@@ -109,6 +109,7 @@ def settings(run: RunDigest) -> str:
     problems = f"{len(run.problems)} problem{'s' * (len(run.problems) != 1)}"
     rule = f"{m.rule.keep}, k = {m.rule.k}, {m.rule.per_layer} a layer, per {m.rule.per}"
     rule += ", at own positions" if m.rule.position == "own" else ""
+    rule += ", without the router's weights" if m.rule.router == "off" else ""
     return (
         f"Model {m.model}; task {m.task}, {problems}; n = {m.n}; temperature {p.temperature:g}, top-p {p.top_p:g}, "
         f"seed {p.seed}, at most {p.max_tokens:,} tokens; activation: {rule}."

@@ -1,19 +1,14 @@
-"""Finding a model's gated feed-forward layers, and recording their gates while it runs."""
+"""Recognising gated feed-forward layers, and recording their gates while a model runs."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from nad.errors import NadError, UsageError
-
-_GATED = (
-    "nad reads gated feed-forward layers, down(act(gate(x)) * up(x)), as in Llama, Qwen, Mistral, Gemma, Phi-3 or GLM-4"
-)
+from nad.errors import NadError
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,39 +34,13 @@ class GatedFFN:
         return self.down.weight.detach()
 
 
-def find_gated_ffns(model: nn.Module, layers: int) -> list[GatedFFN]:
-    """The gated feed-forward of each of the model's `layers` decoder layers, in order.
+def gated_in(block: nn.Module) -> list[tuple[nn.Module, GatedFFN]]:
+    """The modules in a decoder layer that are gated feed-forwards.
 
     They are recognised by what they compute: three linear maps (or two, gate and up merged) and an activation that
-    reproduce the module's own output. Raises UsageError for a model that has none, or several in a layer.
+    reproduce the module's own output.
     """
-    text = _text_model(model)
-    width = text.get_input_embeddings().weight.shape[1]
-    for blocks in (m for m in text.modules() if isinstance(m, nn.ModuleList) and len(m) == layers):
-        found = [_gated_in(block) for block in blocks]
-        if any(len(ffns) > 1 for ffns in found) or any(_has_experts(b, width) for b in blocks):
-            raise UsageError(f"{type(model).__name__} is a mixture of experts, which this engine cannot read; {_GATED}")
-        if all(len(ffns) == 1 for ffns in found):
-            ffns = [ffn for (ffn,) in found]
-            if len({ffn.neurons for ffn in ffns}) > 1:
-                raise UsageError(f"{type(model).__name__} has feed-forward layers of different widths; {_GATED}")
-            return ffns
-    raise UsageError(f"{type(model).__name__} has no gated feed-forward layer; {_GATED}")
-
-
-def _gated_in(block: nn.Module) -> list[GatedFFN]:
-    return [ffn for module in block.modules() if (ffn := _recognise(module)) is not None]
-
-
-def _text_model(model: Any) -> Any:
-    """The part that reads text, of a model that also sees or hears."""
-    return model.get_decoder() if hasattr(model, "get_decoder") else model
-
-
-def _has_experts(block: nn.Module, width: int) -> bool:
-    """Whether linear maps of the model's width are stacked, one for each expert; a convolution's weights are none."""
-    maps = (m for m in block.modules() if not isinstance(m, nn.Conv1d | nn.Conv2d | nn.Conv3d))
-    return any(p.ndim == 3 and width in p.shape[1:] for m in maps for p in m.parameters(recurse=False))
+    return [(module, ffn) for module in block.modules() if (ffn := _recognise(module)) is not None]
 
 
 def _recognise(module: nn.Module) -> GatedFFN | None:
@@ -112,7 +81,7 @@ def _computes(module: nn.Module, ffn: GatedFFN, up: nn.Linear, up_half: slice) -
         return False
     if not bool(expected.isfinite().all()):
         raise NadError("a feed-forward layer's outputs are not finite numbers: damaged weights, or try --dtype float32")
-    return _close(got, expected) and _tap_sees(module, ffn, x)
+    return close(got, expected) and _tap_sees(module, ffn, x)
 
 
 def _tap_sees(module: nn.Module, ffn: GatedFFN, x: Tensor) -> bool:
@@ -123,10 +92,11 @@ def _tap_sees(module: nn.Module, ffn: GatedFFN, x: Tensor) -> bool:
     gate = ffn.gate(x)[..., ffn.half].flatten(0, 1)
     (seen,) = tap.gates(len(gate))
     seen = ffn.gates(seen)
-    return _close(seen, ffn.act(gate.to(seen.dtype)))
+    return close(seen, ffn.act(gate.to(seen.dtype)))
 
 
-def _close(got: Tensor, expected: Tensor) -> bool:
+def close(got: Tensor, expected: Tensor) -> bool:
+    """Whether two ways to compute the same differ by no more than rounding."""
     scale = expected.abs().max().clamp(min=torch.finfo(expected.dtype).tiny)
     return bool((expected - got).abs().max() <= 8 * torch.finfo(expected.dtype).eps * scale)
 

@@ -3,14 +3,15 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Int, UInt16
 from torch import Tensor
 
-from nad.engines.capture.gates import GatedFFN
-from nad.engines.capture.scoring import Kept, Pairs, Scorer
+from nad.engines.capture.layers import FeedForwards
+from nad.engines.capture.scoring import Kept, Pairs
 from nad.engines.capture.unions import Activated, ActivationUnions
 from nad.neurons.activation import ActivationRule, ActivationSet
 from nad.stopping import CHUNK
@@ -20,7 +21,7 @@ _GATE_BYTES = 256 << 20
 
 
 @dataclass(frozen=True, eq=False)
-class Step(Pairs):
+class Step(Pairs[Any]):
     """One token of every sample: the distinct (row, token) pairs, and whose. `samples[i]` emitted pair `pair[i]`.
 
     The rows' gates are those of the rule's position.
@@ -39,10 +40,10 @@ class ActivationRecorder:
     """
 
     def __init__(
-        self, ffns: Sequence[GatedFFN], unembed: Tensor, rule: ActivationRule, n: int, count_chunks: bool = False
+        self, layers: FeedForwards, unembed: Tensor, rule: ActivationRule, n: int, count_chunks: bool = False
     ) -> None:
-        self._scorer, self.rule, self._count_chunks = Scorer(ffns, unembed.__getitem__, rule), rule, count_chunks
-        self._unions = ActivationUnions(n, len(ffns) * ffns[0].neurons, rule, unembed.device, count_chunks)
+        self._scorer, self.rule, self._count_chunks = layers.scorer(unembed.__getitem__, rule), rule, count_chunks
+        self._unions = ActivationUnions(n, layers.neurons, rule, unembed.device, count_chunks)
         self._steps: list[Step] = []
         self._shown = 0
         self._held = 0

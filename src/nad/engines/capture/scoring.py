@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Generic, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -29,19 +29,22 @@ class ScoredLayer(Protocol):
         """W_out."""
 
 
+S = TypeVar("S")
+
+
 @dataclass(frozen=True, eq=False)
-class Pairs:
+class Pairs(Generic[S]):
     """The gates of some rows by layer, and the (row, token) pairs that emitted a token there.
 
-    Gates are as `kept_gate` has them: act(x W_g), or x W_g in half precision.
+    Dense gates are as `kept_gate` has them: act(x W_g), or x W_g in half precision.
     """
 
-    gates: list[Float[Tensor, "rows neurons"]]
+    gates: list[S]
     row: Int[Tensor, " pairs"]
     token: Int[Tensor, " pairs"]
 
 
-_Part = list[tuple[Pairs, Int[Tensor, " _"]]]
+Part = list[tuple[Pairs[S], Int[Tensor, " _"]]]
 """Some of the pairs, by the Pairs they belong to: each with these pairs' rows."""
 
 
@@ -66,12 +69,12 @@ class Scorer:
     ) -> None:
         self._layers, self._unembed, self._rule = layers, unembed, rule
 
-    def kept(self, pairs: Sequence[Pairs]) -> Kept:
+    def kept(self, pairs: Sequence[Pairs[Tensor]]) -> Kept:
         """The activations of all the pairs."""
         tokens, token = torch.unique(torch.cat([p.token for p in pairs]), return_inverse=True)
         push = self._pushes(tokens)
         begin, found = 0, []
-        for part in _parts(pairs, max(1, _SCORE_BYTES // push[:, :1].nbytes)):
+        for part in parts_of(pairs, max(1, _SCORE_BYTES // push[:, :1].nbytes)):
             size = sum(len(row) for _, row in part)
             pair, neuron, score = self._kept_in(self._scores(part, push, token[begin : begin + size]))
             found.append(Kept(begin + pair, neuron, score))
@@ -88,7 +91,7 @@ class Scorer:
         return push
 
     def _scores(
-        self, part: _Part, push: Float[Tensor, "layers tokens neurons"], token: Int[Tensor, " pairs"]
+        self, part: Part[Tensor], push: Float[Tensor, "layers tokens neurons"], token: Int[Tensor, " pairs"]
     ) -> Float[Tensor, "pairs layers neurons"]:
         """Eq. 1 for some of the pairs."""
         scores = push.new_empty(len(token), len(push), push.shape[2])
@@ -108,9 +111,9 @@ class Scorer:
         return Kept(pair, neuron.flatten(), top.flatten())
 
 
-def _parts(pairs: Sequence[Pairs], size: int) -> Iterator[_Part]:
+def parts_of(pairs: Sequence[Pairs[S]], size: int) -> Iterator[Part[S]]:
     """The pairs in order, at most `size` at a time."""
-    part: _Part = []
+    part: Part[S] = []
     room = size
     for some in pairs:
         for row in some.row.split(size):

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from nad.engines.capture.gates import GatedFFN, GateTap
+from nad.engines.capture.layers import FeedForwards, Gates
 from nad.engines.transformers.shared_prompt import NotShareable, SharedPromptCache, shared_prompt_attention_in
 
 PREFILL_TOKENS = 1024
@@ -19,7 +19,7 @@ class Forward(NamedTuple):
     """What one forward pass gives: the logits after each row, and (if asked for) its gates, layer by layer."""
 
     logits: Float[Tensor, "rows v"]
-    gates: list[Float[Tensor, "rows neurons"]] | None
+    gates: Gates | None
 
 
 @runtime_checkable
@@ -51,11 +51,11 @@ class SharedPromptDecoder:
     several rows, each with a copy of the prompt. Raises NotShareable when the attention cannot be shared.
     """
 
-    def __init__(self, model: Any, ffns: Sequence[GatedFFN], expand: bool = False) -> None:
-        self._model, self._ffns, self._expand = model, ffns, expand
+    def __init__(self, model: Any, layers: FeedForwards, expand: bool = False) -> None:
+        self._model, self._layers, self._expand = model, layers, expand
 
     def prefill(self, tokens: Sequence[int], capture: bool = False) -> tuple[SharedPromptCache, Forward]:
-        cache = SharedPromptCache(len(self._ffns), self._expand)
+        cache = SharedPromptCache(len(self._layers), self._expand)
         *pieces, last = torch.tensor([list(tokens)], device=self._model.device).split(PREFILL_TOKENS, dim=1)
         for piece in pieces:
             self._forward(cache, piece, keep=1)
@@ -63,7 +63,7 @@ class SharedPromptDecoder:
 
     def read(self, cache: SharedPromptCache, tokens: Int[Tensor, " tokens"], logits: bool) -> Forward:
         """More tokens of a single row at once: the gates of each, and the logits of each, or of the last alone."""
-        tap = GateTap(self._ffns)
+        tap = self._layers.tap()
         with tap.listening(slice(None)):
             found = self._forward(cache, tokens[None], keep=0 if logits else 1)[0]
         return Forward(found, tap.gates(len(tokens)))
@@ -74,14 +74,14 @@ class SharedPromptDecoder:
         state.attended = 0
         with shared_prompt_attention_in(self._model):
             forward = self._captured(state, tokens[:, None], slice(None), capture, nad_cache=state)
-        if state.attended != len(self._ffns):
-            raise NotShareable(f"{state.attended} of {len(self._ffns)} layers used the replaced attention")
+        if state.attended != len(self._layers):
+            raise NotShareable(f"{state.attended} of {len(self._layers)} layers used the replaced attention")
         return forward
 
     def _captured(
         self, cache: SharedPromptCache, ids: Int[Tensor, "rows tokens"], positions: slice, capture: bool, **extra: Any
     ) -> Forward:
-        tap = GateTap(self._ffns)
+        tap = self._layers.tap()
         with tap.listening(positions) if capture else nullcontext():
             logits = self._forward(cache, ids, keep=1, **extra)[:, -1]
         return Forward(logits, tap.gates(len(ids)) if capture else None)

@@ -13,11 +13,11 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel
 
 from nad.engines.base import LoadOptions
-from nad.engines.capture.gates import find_gated_ffns
+from nad.engines.capture.layers import find_feed_forwards
 from nad.engines.capture.recorder import ActivationRecorder, Step
 from nad.engines.transformers.cpu.decoding_step import CpuDecoder
 from nad.engines.transformers.decoder import PREFILL_TOKENS, Decoder, Forward, SharedPromptDecoder
-from nad.engines.transformers.loading import LoadedModel, attend_with_soft_caps, load
+from nad.engines.transformers.loading import LoadedModel, attend_with_soft_caps, load, run_experts_in_float64
 from nad.engines.transformers.sampling_loop import Source, TransformersRollout, signals_of
 from nad.engines.transformers.shared_prompt import NotShareable, SharedPromptCache
 from nad.engines.transformers.token_draws import token_signals
@@ -56,6 +56,7 @@ class TransformersEngine:
         thinking_tags: Sequence[Tags] = (),
     ) -> None:
         attend_with_soft_caps(model)
+        run_experts_in_float64(model)
         self._model = cast(Any, model)
         self._texts, self.name = ChatTokenizer(tokenizer, fold_system, thinking_tags), name
         self.thinking_tags = self._texts.thinking_tags
@@ -65,10 +66,10 @@ class TransformersEngine:
         self.layers = config.num_hidden_layers
         self.dtype = str(self._model.dtype).removeprefix("torch.")
         self.revision: str | None = getattr(config, "_commit_hash", None)
-        self._ffns = find_gated_ffns(model, self.layers)
+        self._ffns = find_feed_forwards(model, self.layers)
         self._unembed = self._model.get_output_embeddings().weight.detach()
         self.context_window = int(getattr(config, "max_position_embeddings", None) or 2**31)
-        self.neurons = self.layers * self._ffns[0].neurons
+        self.neurons, self.experts = self._ffns.neurons, self._ffns.experts
         self.eos = end_tokens(model, tokenizer)
         self._turns = Turns()
         self._modules = SharedPromptDecoder(self._model, self._ffns)
@@ -178,6 +179,12 @@ class TransformersEngine:
     @torch.inference_mode()
     def _choose_decoder(self, fast_cpu: bool) -> tuple[Decoder, tuple[str, ...]]:
         """The first that gives the model's own logits: the CPU's, the shared prompt, the model's own attention."""
+        try:
+            self._modules.prefill([0])
+        except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
+            (said, *_) = str(error).splitlines() or [type(error).__name__]
+            name = type(self._model).__name__
+            raise UsageError(f"{name} needs a cache of another kind than keys and values: {said}") from error
         if self._model._supports_attention_backend:
             if fast_cpu and CpuDecoder.fits(self._model):
                 fast = CpuDecoder(self._model, self._modules)

@@ -167,3 +167,10 @@ def attend_with_soft_caps(model: nn.Module) -> None:
     config = model.config.get_text_config()  # type: ignore[union-attr, operator]
     if getattr(config, "attn_logit_softcapping", None) and config._attn_implementation == "sdpa":
         model.set_attn_implementation("eager")  # type: ignore[operator]
+
+
+def run_experts_in_float64(model: nn.Module) -> None:
+    """Let a mixture of experts in float64 run `eager`: the grouped products have no such precision."""
+    config = model.config.get_text_config()  # type: ignore[union-attr, operator]
+    if model.dtype == torch.float64 and getattr(config, "_experts_implementation", None) == "grouped_mm":
+        model.set_experts_implementation("eager")  # type: ignore[operator]

@@ -193,22 +193,25 @@ def shared_prompt_attention(
     module: nn.Module,
     query: Float[Tensor, "rows heads 1 dim"],
     key: Float[Tensor, "rows kv_heads suffix dim"],
-    value: Float[Tensor, "rows kv_heads suffix dim"],
+    value: Float[Tensor, "rows kv_heads suffix value_dim"],
     attention_mask: Tensor | None,
     scaling: float | None = None,
     sliding_window: int | None = None,
     softcap: float | None = None,
     nad_cache: SharedPromptCache | None = None,
     **others: Any,
-) -> tuple[Float[Tensor, "rows 1 heads dim"], None]:
+) -> tuple[Float[Tensor, "rows 1 heads value_dim"], None]:
     """Attention of one new token in every row over the shared prompt and the row's own suffix.
 
-    Raises NotShareable on an argument it does not know (sinks, position biases, chunked attention).
+    Raises NotShareable on an argument it does not know (sinks, position biases, chunked attention), and where what is
+    cached is not what is attended to (DeepSeek's latents).
     """
     unknown = [name for name, v in others.items() if name not in _HARMLESS and v is not None and v is not False]
     if unknown or attention_mask is not None or nad_cache is None:
         raise NotShareable(", ".join(unknown) or "an attention mask")
     layer = nad_cache.layers[module.layer_idx]
+    if any(_each(held) != _each(new) for held, new in ((layer.keys, key), (layer.values, value))):
+        raise NotShareable("its cache holds something else than keys and values")
     nad_cache.attended += 1
     hidden = max(0, layer.get_seq_length() - sliding_window) if sliding_window else 0
     prompt_keys, prompt_values = layer.keys[0, :, hidden:], layer.values[0, :, hidden:]
@@ -232,9 +235,14 @@ def shared_prompt_attention(
     weights = torch.softmax(scores, dim=-1, dtype=exact).to(query.dtype)
     on_prompt, on_suffix = weights.split([prompt, suffix], dim=-1)
     folded = on_prompt.transpose(0, 1).reshape(kv_heads, rows * group, prompt)
-    out = torch.bmm(folded, prompt_values).view(kv_heads, rows, group, dim).transpose(0, 1)
+    out = torch.bmm(folded, prompt_values).view(kv_heads, rows, group, -1).transpose(0, 1)
     out = (on_suffix @ value).add_(out)
-    return out.reshape(rows, 1, heads, dim), None
+    return out.reshape(rows, 1, heads, -1), None
+
+
+def _each(states: Tensor) -> tuple[int, int]:
+    """Heads and their size."""
+    return states.shape[1], states.shape[3]
 
 
 @contextmanager

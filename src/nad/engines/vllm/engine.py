@@ -52,7 +52,7 @@ class VllmEngine:
         self._texts = ChatTokenizer(tokenizer, fold_system, thinking_tags)
         self.thinking_tags = self._texts.thinking_tags
         config = llm.vllm_config
-        self.layers, self.neurons = int(about["layers"]), int(about["neurons"])
+        self.layers, self.neurons, self.experts = int(about["layers"]), int(about["neurons"]), 1
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
         self.context_window = int(config.model_config.max_model_len)
         self.eos = end_tokens(_Settings(config.model_config), tokenizer)

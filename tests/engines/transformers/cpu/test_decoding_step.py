@@ -37,7 +37,7 @@ def decoded(engine: TransformersEngine, decoder: Decoder) -> tuple[list[Tensor],
             forward = decoder.step(state, torch.from_numpy(tokens), capture=True)
             assert forward.gates is not None
             logits.append(forward.logits)
-            gates.append([ffn.gates(seen) for ffn, seen in zip(engine._ffns, forward.gates, strict=True)])
+            gates.append([ffn.gates(seen) for ffn, seen in zip(engine._ffns.ffns, forward.gates, strict=True)])
     return logits, gates
 
 
