@@ -83,7 +83,7 @@ class Crew:
             self._closed = True
         self.places.fail("this engine is closed; load it again")
         try:
-            ends = [member.actor.end.remote() for member in self._members]
+            ends = [member.actor.end.remote() for member in self._members if member.machine]  # the others do not run
             ray.wait(ends, num_returns=len(ends), timeout=_END_S) if ends else None
             for member in self._members:
                 ray.kill(member.actor)

@@ -49,6 +49,8 @@ def join(address: str | None) -> Callable[[], None]:
     global _users, _end, _address
     if find_spec("ray") is None:
         raise UsageError('replicas need Ray: pip install "nad[cluster]"')
+    if address is not None:
+        _check_reachable(address)
     with _lock:
         with _set_for_now(_QUIET if address else {**_QUIET, **_OWN}):
             import ray
@@ -92,7 +94,6 @@ def _connected(ray: Any, address: str | None) -> Callable[[], None]:
     """Make the connection; returns what ends it."""
     if address is None:
         return _own_cluster(ray)
-    _check_reachable(address)
     try:
         with _signals_kept():
             ray.init(address=address, logging_level="ERROR", log_to_driver=False)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Protocol, TypeVar, runtime_checkable
 
-from nad.engines.base import Engine, Rollout
+from nad.engines.base import Rollout
 from nad.engines.cluster.ray_cluster import own_cores
 from nad.engines.cluster.shares import Share, cores_of
 from nad.errors import UsageError
@@ -92,7 +92,8 @@ class Replica:
     """
 
     def __init__(self) -> None:
-        self._engine: Engine | None = None
+        self._engine: Any = None
+        """An Engine, once it is loaded."""
         self._open: dict[str, _Open] = {}
         self._threads: dict[str, ThreadPoolExecutor] = {}
         self._said: tuple[str, float | None] = ("", None)
@@ -145,7 +146,7 @@ class Replica:
         """Open the rollout that `key` names from now on."""
 
         def start() -> None:
-            rollout = self._loaded.start(prompt, n, params, rule, signals)
+            rollout = self._engine.start(prompt, n, params, rule, signals)
             self._open[key] = _Open(rollout, caller, sent=dict.fromkeys(range(n), 0))
 
         await self._served(caller, start)
@@ -177,17 +178,12 @@ class Replica:
         rule: ActivationRule,
         signals: bool,
     ) -> bytes:
-        return await self._served(caller, lambda: pickle.dumps(self._loaded.score(prompt, completion, rule, signals)))
+        return await self._served(caller, lambda: pickle.dumps(self._engine.score(prompt, completion, rule, signals)))
 
     async def end(self) -> None:
         """Free what the engine holds beyond this process."""
         if self._engine is not None:
             await asyncio.to_thread(self._engine.close)
-
-    @property
-    def _loaded(self) -> Engine:
-        assert self._engine is not None
-        return self._engine
 
     async def _served(self, caller: str, work: Callable[[], T]) -> T:
         thread = self._threads.get(caller)
