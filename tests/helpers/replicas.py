@@ -46,7 +46,7 @@ class Program:
             assert self.process.poll() is None, self.said()
             assert time.monotonic() < until, self.said()
             self.descendants()
-            time.sleep(0.02)
+            time.sleep(0.1)
 
     def ended(self) -> int:
         """Its exit code."""
@@ -54,7 +54,7 @@ class Program:
         while self.process.poll() is None:
             assert time.monotonic() < until, self.said()
             self.descendants()
-            time.sleep(0.02)
+            time.sleep(0.1)
         return self.process.returncode
 
     def left(self, seconds: float = 10.0) -> list[str]:
@@ -85,6 +85,7 @@ def running(tmp_path: Path, *arguments: str, **environment: str) -> Iterator[Pro
             stdout=out,
             stderr=out,
             start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
             env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         )
     program = Program(process, log)

@@ -39,7 +39,9 @@ Replicas = Annotated[
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option("--ray-address", help="Ray's head, HOST:PORT or auto. Default: a cluster of its own."),
+    typer.Option(
+        "--ray-address", help="HOST:PORT of a Ray cluster's head. Default: a cluster of its own, that ends with nad."
+    ),
 ]
 System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]

@@ -1,22 +1,28 @@
 """Two replicas in a Ray cluster of their own are one engine: the same samples, spread, freed, and made again."""
 
 import gc
+import json
 import os
 import signal
+import socket
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import psutil
 import pytest
 from marks import needs_ray
+from served import post, served
 
 import nad
 from nad.engines.base import Engine, Rollout
 from nad.engines.cluster.engine import ReplicatedEngine
 from nad.errors import NadError, ReplicaLost, UsageError
 from nad.neurons.activation import ActivationRule
+from nad.server.settings import Defaults, Limits, Settings
 from nad.stopping import At, Never
 from nad.types import SamplingParams
 
@@ -134,6 +140,20 @@ def test_errors_of_the_engine_keep_their_kinds(engine: ReplicatedEngine) -> None
         pass
 
 
+def test_it_serves_two_requests_at_once(engine: ReplicatedEngine, alone: Engine) -> None:
+    settings = Settings(Defaults(n=4, stop="6"), Limits(n=8, max_tokens=24), RULE)
+
+    def answers(served_by: Engine) -> tuple[list[str], int]:
+        with served(served_by, settings) as server, ThreadPoolExecutor(4) as pool:
+            asked = [[{"role": "user", "content": f"ask {i}"}] for i in range(4)]
+            bodies = [{"model": served_by.name, "messages": messages} for messages in asked]
+            ask = partial(post, f"{server.url}/v1/chat/completions")
+            found = [json.loads(body) for _, _, body in pool.map(ask, bodies)]
+            return [answer["choices"][0]["message"]["content"] for answer in found], server.service.work._workers
+
+    assert answers(engine) == (answers(alone)[0], 2)
+
+
 def test_each_replica_has_its_own_cores(engine: ReplicatedEngine) -> None:
     cores = sorted(os.sched_getaffinity(0))
     if len(cores) < 2:
@@ -180,8 +200,11 @@ def test_a_replica_that_dies_is_told_of_and_replaced(engine: ReplicatedEngine, a
 
 
 def test_two_engines_share_the_cluster(engine: ReplicatedEngine, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(UsageError, match="another Ray cluster already"):
-        nad.load_engine(folder, replicas=1, ray_address="auto")
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        pytest.raises(UsageError, match="another Ray cluster already"),
+    ):
+        nad.load_engine(folder, replicas=1, ray_address=f"127.0.0.1:{other.getsockname()[1]}")
     with pytest.raises(UsageError, match="lower --replicas"):
         nad.load_engine(folder, replicas=1000)
     with monkeypatch.context() as patch:
@@ -195,8 +218,8 @@ def test_two_engines_share_the_cluster(engine: ReplicatedEngine, folder: str, mo
     ("arguments", "message"),
     [
         ({"replicas": 0}, "--replicas must be at least 1, got 0"),
-        ({"ray_address": "auto"}, "--ray-address needs --replicas"),
-        ({"replicas": 1, "ray_address": "nowhere"}, "--ray-address must be HOST:PORT"),
+        ({"ray_address": "127.0.0.1:1"}, "--ray-address needs --replicas"),
+        ({"replicas": 1, "ray_address": "auto"}, "--ray-address must be HOST:PORT of the cluster's head, got 'auto'"),
         ({"replicas": 1, "ray_address": "127.0.0.1:1"}, "no Ray cluster at 127.0.0.1:1 .*start one with `ray start"),
         ({"replicas": 1, "tokenizer": object()}, "replicas load the model themselves"),
         ({"replicas": 1, "engine": "nothing"}, "unknown engine 'nothing'"),

@@ -27,7 +27,9 @@ def test_gpus_are_whole_and_of_one_machine() -> None:
     two = [Machine(32, 4), Machine(32, 4)]
     assert fair_share(two, 8, "auto", 1) == Share(1, 1)
     assert fair_share(two, 2, "cuda", 3) == Share(1, 3)
-    with pytest.raises(UsageError, match="3 replicas need 3 GPUs of one machine each, and there is room for 2"):
+    with pytest.raises(
+        UsageError, match="not enough for 3 replicas: 3 GPUs of one machine each, and there is room for 2"
+    ):
         fair_share(two, 3, "auto", 3)
     assert fair_share(two, 4, "cpu", 1) == Share(16), "asked for, CPUs are shared although there are GPUs"
 
@@ -35,9 +37,9 @@ def test_gpus_are_whole_and_of_one_machine() -> None:
 @pytest.mark.parametrize(
     ("machines", "device", "message"),
     [
-        ([Machine(2)], "auto", "3 replicas need a core each, and there are 2; lower --replicas"),
-        ([], "auto", "3 replicas need a core each, and there are 0"),
-        ([Machine(8)], "cuda", "3 replicas need 1 GPU of one machine each, and there is room for 0"),
+        ([Machine(2)], "auto", "not enough for 3 replicas: a core each, and there are 2; lower --replicas"),
+        ([], "auto", "not enough for 3 replicas: a core each, and there are 0"),
+        ([Machine(8)], "cuda", "not enough for 3 replicas: 1 GPU of one machine each, and there is room for 0"),
         ([Machine(8, 8)], "cuda:1", "pass --device auto, cpu or cuda, not 'cuda:1'"),
     ],
 )

@@ -94,7 +94,7 @@ class Crew:
 
     def _started(self, report: Report) -> About:
         """Start all; with a model that each would fetch for itself, the first one alone."""
-        report("starting Ray's replicas")
+        report(f"starting {self.size} replicas")
         numbers = range(1, self.size + 1)
         alone = 1 if self._order.model is None else self.size
         abouts: dict[Member, About] = {}
@@ -152,14 +152,16 @@ class Crew:
         load = (order.model, order.engine, order.options)
         waiting = {member.actor.load.remote(*load, member.place, order.share): member for member in members}
         found: dict[Member, About] = {}
+        heard: object = None
         while waiting:
             for done in ray.wait(list(waiting), timeout=_HEARD_S)[0]:
                 member = waiting.pop(done)
                 found[member] = _about(self._result(member, done), order.options)
             for member in list(waiting.values())[:1]:
-                text, share = self._result(member, member.actor.said.remote())
-                if text:
-                    report(f"{member} of {self.size}: {text}", share)
+                said = self._result(member, member.actor.said.remote())
+                if said[0] and said != heard:
+                    report(f"{member} of {self.size}: {said[0]}", said[1])
+                heard = said
         return found
 
     def _check_alike(self, member: Member, about: About, first: About) -> None:
@@ -177,7 +179,7 @@ class Crew:
             return ray.get(asked)
         except kinds.RayTaskError as error:
             raise (error.cause if isinstance(error.cause, Exception) else NadError(in_a_line(error))) from None
-        except (kinds.RayActorError, kinds.ObjectLostError, kinds.WorkerCrashedError, kinds.NodeDiedError) as error:
+        except (kinds.RayActorError, kinds.OutOfMemoryError, kinds.ObjectLostError, kinds.NodeDiedError) as error:
             raise self._lost(member, error) from error
         except kinds.RayError as error:
             raise NadError(f"the Ray cluster failed: {in_a_line(error)}") from error

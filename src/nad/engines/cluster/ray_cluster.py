@@ -8,7 +8,8 @@ import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from concurrent.futures import Future
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -29,8 +30,8 @@ _QUIET = {
 }
 _OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: it listens on the loopback address alone
-    "RAY_AUTH_MODE": "token",
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one into the home folder
+    "RAY_memory_monitor_refresh_ms": "0",  # it kills replicas for what other programs take
 }
 
 _lock = threading.Lock()
@@ -92,41 +93,60 @@ def own_cores() -> list[int]:
 
 def _connected(ray: Any, address: str | None) -> Callable[[], None]:
     """Make the connection; returns what ends it."""
-    if address is None:
-        return _own_cluster(ray)
-    try:
-        with _signals_kept():
-            ray.init(address=address, logging_level="ERROR", log_to_driver=False)
-    except Exception as error:  # Ray's own kinds, and those of the systems below it
-        raise NadError(f"cannot use the Ray cluster at {address}: {in_a_line(error)}") from error
-    shutdown: Callable[[], None] = ray.shutdown
-    return shutdown
-
-
-def _own_cluster(ray: Any) -> Callable[[], None]:
-    folder = _new_folder()
+    folder = None if address else _new_folder()
+    own = {
+        "num_cpus": len(own_cores()),
+        "include_dashboard": False,
+        "object_store_memory": _STORE_BYTES,
+        "_temp_dir": folder,
+    }
+    options = {"logging_level": "ERROR", "log_to_driver": False, **({} if address else own)}
+    before = signal.getsignal(signal.SIGTERM)
 
     def end() -> None:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        _answer_sigterm(before)
+        if folder:
+            shutil.rmtree(folder, ignore_errors=True)
 
     try:
-        with _signals_kept():
-            ray.init(
-                address="local",
-                num_cpus=len(own_cores()),
-                include_dashboard=False,
-                logging_level="ERROR",
-                log_to_driver=False,
-                object_store_memory=_STORE_BYTES,
-                _temp_dir=folder,
-            )
+        _in_a_thread_that_stays(lambda: ray.init(address=address or "local", **options))
     except BaseException as error:
         end()
         if not isinstance(error, Exception):
             raise
-        raise NadError(f"Ray could not start: {in_a_line(error)}") from error
+        what = f"the Ray cluster at {address} cannot be used" if address else "Ray could not start"
+        raise NadError(f"{what}: {in_a_line(error)}") from error
+    _answer_sigterm(_end_in_order if before == signal.SIG_DFL else before)
     return end
+
+
+def _in_a_thread_that_stays(work: Callable[[], object]) -> None:
+    """Do it in the main thread or in one that never ends: Ray's processes end with the thread that started them."""
+    if threading.current_thread() is threading.main_thread():
+        work()
+        return
+    done: Future[object] = Future()
+
+    def run() -> None:
+        try:
+            done.set_result(work())
+        except BaseException as error:
+            done.set_exception(error)
+        threading.Event().wait()
+
+    threading.Thread(target=run, name="nad-ray", daemon=True).start()
+    done.result()
+
+
+def _end_in_order(*_: object) -> None:
+    """On SIGTERM; Ray's own way prints stacks."""
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _answer_sigterm(handler: Any) -> None:
+    if threading.current_thread() is threading.main_thread() and handler is not None:  # None: set by no Python
+        signal.signal(signal.SIGTERM, handler)
 
 
 def _new_folder() -> str:
@@ -146,11 +166,9 @@ def _new_folder() -> str:
 
 def _check_reachable(address: str) -> None:
     """Raise for an address that nobody answers at: Ray itself would try for minutes."""
-    if address == "auto":
-        return
     host, separator, port = address.rpartition(":")
     if not separator or not port.isdigit() or "/" in host:
-        raise UsageError(f"--ray-address must be HOST:PORT of the cluster's head, or auto, got {address!r}")
+        raise UsageError(f"--ray-address must be HOST:PORT of the cluster's head, got {address!r}")
     try:
         socket.create_connection((host.strip("[]"), int(port)), _REACH_S).close()
     except (OSError, OverflowError) as error:
@@ -162,25 +180,14 @@ def _check_reachable(address: str) -> None:
 
 @contextmanager
 def _set_for_now(values: Mapping[str, str]) -> Iterator[None]:
-    """The environment with these values, where the user has not set them."""
-    here = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(here)
+    """The environment with these values, where the user has not set them. What Ray adds goes with them."""
+    before = {name for name in os.environ if name.startswith("RAY_")}
+    os.environ.update({name: value for name, value in values.items() if name not in before})
     try:
         yield
     finally:
-        for name in here:
-            os.environ.pop(name, None)
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray answers SIGTERM in a way of its own, and prints stacks."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        with suppress(ValueError):  # not the main thread: Ray has set nothing either
-            signal.signal(signal.SIGTERM, before)
+        for name in [name for name in os.environ if name.startswith("RAY_") and name not in before]:
+            del os.environ[name]
 
 
 def in_a_line(error: BaseException) -> str:

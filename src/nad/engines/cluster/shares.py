@@ -38,14 +38,16 @@ def fair_share(machines: Sequence[Machine], replicas: int, device: str, gpus_eac
         fit = sum(m.gpus // gpus_each for m in machines)
         if fit < replicas:
             each = f"{_counted(gpus_each, 'GPU')} of one machine each"
-            raise UsageError(f"{replicas} replicas need {each}, and there is room for {fit}; lower --replicas")
+            wanted = _counted(replicas, "replica")
+            raise UsageError(f"not enough for {wanted}: {each}, and there is room for {fit}; lower --replicas")
         return Share(1, gpus_each)
     most = max((m.cores for m in machines), default=0)
     for cores in range(most, 0, -1):
         if sum(m.cores // cores for m in machines) >= replicas:
             return Share(cores)
     have = sum(m.cores for m in machines)
-    raise UsageError(f"{replicas} replicas need a core each, and there are {have}; lower --replicas")
+    wanted = _counted(replicas, "replica")
+    raise UsageError(f"not enough for {wanted}: a core each, and there are {have}; lower --replicas")
 
 
 def gpus_of(arguments: Mapping[str, str]) -> int:
