@@ -39,9 +39,7 @@ Replicas = Annotated[
 ]
 RayAddress = Annotated[
     str | None,
-    typer.Option(
-        "--ray-address", help="HOST:PORT of a Ray cluster's head. Default: a cluster of its own, that ends with nad."
-    ),
+    typer.Option("--ray-address", help="Head of a Ray cluster, HOST:PORT. Default: one that ends with nad."),
 ]
 System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
