@@ -18,6 +18,7 @@ _FOUND_S = 60.0
 """How long Ray looks for a machine with room, before that is an error."""
 _HEARD_S = 0.5
 _END_S = 15.0
+_CLOSED = "this engine is closed; load it again"
 _LOADS = 3
 """How often a replica may die while it loads its model."""
 
@@ -65,13 +66,14 @@ class Crew:
 
     def call(self, member: Member, caller: str, method: str, *arguments: Any) -> Any:
         """What the replica's method returns or raises. Raises ReplicaLost where it died."""
-        return self._result(member, self.send(member, caller, method, *arguments))
-
-    def send(self, member: Member, caller: str, method: str, *arguments: Any) -> Any:
-        """Call a method, without waiting for it."""
         if self._closed:
-            raise NadError("this engine is closed; load it again")
-        return getattr(member.actor, method).remote(caller, *arguments)
+            raise NadError(_CLOSED)
+        return self._result(member, getattr(member.actor, method).remote(caller, *arguments))
+
+    def forget(self, member: Member, caller: str, key: str) -> None:
+        """Have the replica free a rollout, without waiting for it."""
+        if not self._closed:
+            member.actor.close.remote(caller, key)
 
     def close(self) -> None:
         """End all replicas."""
@@ -81,7 +83,7 @@ class Crew:
             if self._closed:
                 return
             self._closed = True
-        self.places.fail("this engine is closed; load it again")
+        self.places.fail(_CLOSED)
         try:
             ends = [member.actor.end.remote() for member in self._members if member.machine]  # the others do not run
             ray.wait(ends, num_returns=len(ends), timeout=_END_S) if ends else None
@@ -186,7 +188,7 @@ class Crew:
 
     def _lost(self, member: Member, error: BaseException) -> NadError:
         if self._closed:
-            return NadError("this engine is closed; load it again")
+            return NadError(_CLOSED)
         why = why_dead(error)
         with self._lock:
             if self.places.shut(member):  # the first to see it

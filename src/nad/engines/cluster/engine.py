@@ -68,14 +68,14 @@ class ReplicatedEngine:
     ) -> ReplicaRollout:
         member, release = self._place()
         caller, key = self._caller(), uuid.uuid4().hex
-        call, send = (partial(do, member, caller) for do in (self._crew.call, self._crew.send))
+        call, forget = partial(self._crew.call, member, caller), partial(self._crew.forget, member, caller, key)
         try:
             call("start", key, tuple(prompt_tokens), n, params, rule, signals)
         except BaseException:
-            send("close", key)  # Ctrl-C: it may have begun
+            forget()  # Ctrl-C: it may have begun
             release()
             raise
-        return ReplicaRollout(call, send, key, n, release)
+        return ReplicaRollout(call, forget, key, n, release)
 
     def score(
         self,

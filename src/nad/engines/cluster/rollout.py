@@ -21,12 +21,12 @@ class ReplicaRollout:
     gives them as they are at that position. `release` is called once, when the samples are freed.
     """
 
-    def __init__(self, call: Call, send: Call, key: str, n: int, release: Callable[[], None]) -> None:
+    def __init__(self, call: Call, forget: Callable[[], None], key: str, n: int, release: Callable[[], None]) -> None:
         self._call, self._key, self._release = call, key, release
         self._tokens: dict[int, list[int]] = {i: [] for i in range(n)}
         self._closed = False
         # One that is dropped without being closed must not leave its samples behind.
-        self._finalizer = weakref.finalize(self, _abandon, send, key, release)
+        self._finalizer = weakref.finalize(self, _abandon, forget, release)
         self._finalizer.atexit = False
 
     def __enter__(self) -> "ReplicaRollout":
@@ -72,6 +72,6 @@ class ReplicaRollout:
         self._tokens = {i: tokens for i, tokens in self._tokens.items() if i in set(samples)}
 
 
-def _abandon(send: Call, key: str, release: Callable[[], None]) -> None:
-    send("close", key)
+def _abandon(forget: Callable[[], None], release: Callable[[], None]) -> None:
+    forget()
     release()
