@@ -15,7 +15,7 @@ import psutil
 
 from nad.runs.store import PARTS, RunStore
 
-WAIT_S = 90.0
+WAIT_S = 180.0
 
 
 @dataclass

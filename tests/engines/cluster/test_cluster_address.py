@@ -16,7 +16,7 @@ import pytest
 from marks import needs_ray
 from replicas import WAIT_S, parts, running
 
-pytestmark = [needs_ray, pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = [needs_ray, pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @dataclass

@@ -17,7 +17,7 @@ from nad.runs.store import RunStore
 from nad.tasks import load_task
 from nad.types import SamplingParams
 
-pytestmark = [needs_ray, pytest.mark.timeout(400)]
+pytestmark = [needs_ray, pytest.mark.timeout(600)]
 PROBLEMS = 10
 TASK = ("eval", "--task", "arithmetic_1", "--limit", str(PROBLEMS), "-n", "12", "--max-tokens", "120")
 

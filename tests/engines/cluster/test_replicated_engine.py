@@ -161,6 +161,7 @@ def test_each_replica_has_its_own_cores(engine: ReplicatedEngine) -> None:
     sets = []
     for pid in processes(engine):
         threads = psutil.Process(pid).threads()
+        assert psutil.Process(pid).nice() == psutil.Process().nice(), "nor does Ray put it behind others"
         sets.append(min((os.sched_getaffinity(t.id) for t in threads), key=len))
     assert all(len(s) == len(cores) // 2 for s in sets) and not set.intersection(*sets)
 

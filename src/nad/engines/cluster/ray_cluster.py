@@ -31,6 +31,7 @@ _QUIET = {
 _OWN = {
     "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # on every system: it listens on the loopback address alone
     "RAY_AUTH_TOKEN": secrets.token_hex(32),  # else Ray writes one into the home folder
+    "RAY_worker_niceness": "0",  # replicas are what nad does, not something that runs beside it
     "RAY_memory_monitor_refresh_ms": "0",  # it kills replicas for what other programs take
 }
 
