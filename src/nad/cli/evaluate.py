@@ -18,6 +18,8 @@ from nad.cli.options import (
     Model,
     PipelineParallel,
     Raw,
+    RayAddress,
+    Replicas,
     System,
     TemplateArg,
     TensorParallel,
@@ -72,6 +74,8 @@ def evaluate_task(
     tensor_parallel: TensorParallel = None,
     pipeline_parallel: PipelineParallel = None,
     untested_vllm: UntestedVllm = False,
+    replicas: Replicas = None,
+    ray_address: RayAddress = None,
     n: Samples = None,
     limit: Limit = None,
     out: Out = None,
@@ -106,6 +110,7 @@ def evaluate_task(
     made = _settings(params, n, stop_at, activation, system, raw, template_arg, consistency, limit)
     arguments = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     extra = {**model_options(trust_remote_code, fold_system, thinking_tag), "arguments": arguments}
+    extra |= {"replicas": replicas, "ray_address": ray_address}
     problems = load_task(task, data, limit, task_seed, everything, unsafe_code_execution)
     answers = _answers(completions, problems, limit, n)
     from nad.cli.progress import status

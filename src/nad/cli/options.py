@@ -34,6 +34,13 @@ PipelineParallel = Annotated[
     int | None, typer.Option("--pipeline-parallel", help="vLLM: split the layers among so many stages.")
 ]
 UntestedVllm = Annotated[bool, typer.Option("--untested-vllm", help="Try a version of vLLM that was not tested.")]
+Replicas = Annotated[
+    int | None, typer.Option("--replicas", help="So many copies of the engine, each in a process of its own (Ray).")
+]
+RayAddress = Annotated[
+    str | None,
+    typer.Option("--ray-address", help="Head of a Ray cluster, HOST:PORT. Default: one that ends with nad."),
+]
 System = Annotated[str | None, typer.Option(help="System message before the prompt.")]
 Raw = Annotated[bool, typer.Option("--raw", help="Send the prompt as it is, without the chat template.")]
 TemplateArg = Annotated[

@@ -22,6 +22,8 @@ from nad.cli.options import (
     FoldSystem,
     Model,
     PipelineParallel,
+    RayAddress,
+    Replicas,
     TensorParallel,
     ThinkingTag,
     TrustRemoteCode,
@@ -50,6 +52,8 @@ def serve(
     tensor_parallel: TensorParallel = None,
     pipeline_parallel: PipelineParallel = None,
     untested_vllm: UntestedVllm = False,
+    replicas: Replicas = None,
+    ray_address: RayAddress = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 is all of this machine's.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes a free one.")] = 8000,
     api_key_file: Annotated[str | None, typer.Option(help="File of API keys, one a line.")] = None,
@@ -93,6 +97,7 @@ def serve(
     settings = Settings(defaults, limits, rule, keys, hosts, origins, log_prompts=log_prompts, page=not no_page)
     arguments = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     extra = {**model_options(trust_remote_code, fold_system, thinking_tag), "arguments": arguments}
+    extra |= {"replicas": replicas, "ray_address": ray_address}
     load = partial(load_engine, model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, **extra)
     _serve(load, settings, host, port)
 

@@ -29,18 +29,20 @@ def load_engine(
     trust_remote_code: bool = False,
     fold_system: bool = False,
     thinking_tags: Sequence[Tags] = (),
+    replicas: int | None = None,
+    ray_address: str | None = None,
     report: Report = unheard,
 ) -> Engine:
     """An engine for `model`: a hub id, a local folder, a GGUF file, or None for the small default model.
 
-    A transformers model that is loaded already is taken as it is, with its `tokenizer`. The other arguments are those
-    of LoadOptions. Raises UsageError for names that do not exist, NadError when the model cannot be loaded.
+    A transformers model that is loaded already is taken as it is, with its `tokenizer`. With `replicas` so many copies
+    are loaded, each in a process of its own: in a Ray cluster on this machine that lives as long as the engine, or in
+    the one at `ray_address`. The other arguments are those of LoadOptions. Raises UsageError for names that do not
+    exist, NadError when the model cannot be loaded.
     """
     targets = {**ENGINES, **{point.name: point.value for point in entry_points(group="nad.engines")}}
     if engine not in targets:
         raise UsageError(f"unknown engine {engine!r}; allowed: {', '.join(targets)}")
-    module, _, function = targets[engine].partition(":")
-    load: Callable[..., Engine] = getattr(import_module(module), function)
     options = LoadOptions(
         device=device,
         dtype=dtype,
@@ -52,4 +54,12 @@ def load_engine(
         thinking_tags=tuple(thinking_tags),
         report=report,
     )
+    if replicas is not None:
+        from nad.engines.cluster.engine import load_replicas
+
+        return load_replicas(model, engine, options, replicas, ray_address)
+    if ray_address is not None:
+        raise UsageError("--ray-address needs --replicas: how many engines to start there")
+    module, _, function = targets[engine].partition(":")
+    load: Callable[..., Engine] = getattr(import_module(module), function)
     return load(model, options)

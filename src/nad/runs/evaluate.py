@@ -18,6 +18,7 @@ from nad.runs.grading_process import grader_of
 from nad.runs.growth import Plan, digest_of, resumed
 from nad.runs.in_flight import in_flight
 from nad.runs.records import Manifest, ProblemRecord
+from nad.runs.redo import redone
 from nad.runs.sampling import Settings, prompt_tokens, sample_problem
 from nad.runs.store import PENDING, RunStore
 from nad.runs.text_ends import Spans
@@ -54,8 +55,9 @@ def evaluate(
     """Record a run at `path`, or with `resume` what it lacks: problems, or samples of each, that a larger run has more.
 
     What is damaged or not of this run is moved aside, named to `report` and done again. `engine.rollouts` problems are
-    sampled at once. A problem is stored as soon as it is sampled, and graded in another process while others are
-    sampled: a kill loses the problems in hand. With `completions` these are the samples, scored and not drawn.
+    sampled at once; one whose replica dies is sampled again. A problem is stored as soon as it is sampled, and graded
+    in another process while others are sampled: a kill loses the problems in hand. With `completions` these are the
+    samples, scored and not drawn.
     Raises UsageError when the settings are not those of the run to resume, NadError when the disk is full.
     """
     problems = task.problems()
@@ -70,7 +72,8 @@ def evaluate(
         clock, record_of = _Clock(len(problems), len(todo), watch), _maker(engine, task, settings, completions)
 
         def made(index: int, check: Callable[[], None]) -> ProblemRecord:
-            return record_of(problems[index], store.smaller(index), clock.watcher(index, check))
+            problem, tell = problems[index], clock.watcher(index, check)
+            return redone(lambda: record_of(problem, store.smaller(index), tell), check, f"problem {problem.id}")
 
         with grader_of(task, store, lock) as grader:
             for index in [*store.pending(), *store.with_failed_grades()]:

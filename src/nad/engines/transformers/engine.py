@@ -58,8 +58,8 @@ class TransformersEngine:
         attend_with_soft_caps(model)
         run_experts_in_float64(model)
         self._model = cast(Any, model)
-        self._texts, self.name = ChatTokenizer(tokenizer, fold_system, thinking_tags), name
-        self.thinking_tags = self._texts.thinking_tags
+        self.texts, self.name = ChatTokenizer(tokenizer, fold_system, thinking_tags), name
+        self.thinking_tags = self.texts.thinking_tags
         self.weights_digest = weights_digest
         config = self._model.config.get_text_config()
         self._share_prefixes = share_prefixes
@@ -79,16 +79,16 @@ class TransformersEngine:
     def encode(
         self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
     ) -> tuple[int, ...]:
-        return self._texts.encode(prompt, raw, template_args)
+        return self.texts.encode(prompt, raw, template_args)
 
     def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
-        return self._texts.prompt_notes(prompt, raw)
+        return self.texts.prompt_notes(prompt, raw)
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
-        return self._texts.encode_completion(text)
+        return self.texts.encode_completion(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self._texts.decode(tokens)
+        return self.texts.decode(tokens)
 
     @torch.inference_mode()
     def start(

@@ -49,8 +49,8 @@ class VllmEngine:
         thinking_tags: Sequence[Tags] = (),
     ) -> None:
         self._llm, self._loop, self.name, self.weights_digest = llm, loop, name, weights_digest
-        self._texts = ChatTokenizer(tokenizer, fold_system, thinking_tags)
-        self.thinking_tags = self._texts.thinking_tags
+        self.texts = ChatTokenizer(tokenizer, fold_system, thinking_tags)
+        self.thinking_tags = self.texts.thinking_tags
         config = llm.vllm_config
         self.layers, self.neurons, self.experts = int(about["layers"]), int(about["neurons"]), 1
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
@@ -70,16 +70,16 @@ class VllmEngine:
     def encode(
         self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
     ) -> tuple[int, ...]:
-        return self._texts.encode(prompt, raw, template_args)
+        return self.texts.encode(prompt, raw, template_args)
 
     def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
-        return self._texts.prompt_notes(prompt, raw)
+        return self.texts.prompt_notes(prompt, raw)
 
     def encode_completion(self, text: str) -> tuple[int, ...]:
-        return self._texts.encode_completion(text)
+        return self.texts.encode_completion(text)
 
     def decode(self, tokens: Sequence[int]) -> str:
-        return self._texts.decode(tokens)
+        return self.texts.decode(tokens)
 
     def start(
         self,
