@@ -1,5 +1,7 @@
 """vLLM engines on tiny models, and the check that what they captured is what a forward pass gives."""
 
+import configparser
+import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -54,3 +56,16 @@ def assert_teacher_forced(
         if found[-1] == 1.0 and least > 0.99:
             assert completion.activations.first_token.tolist() == expected.first_token.tolist()
     assert np.mean(found) >= least, found
+
+
+def entry_points_of_this_tree(folder: Path) -> str:
+    """A folder for PYTHONPATH that makes vLLM find this tree's plugin, whatever version of it is installed."""
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    about = folder / "metadata" / f"nad-{project['version']}.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: nad\nVersion: {project['version']}\n")
+    written = configparser.ConfigParser(delimiters="=")
+    written.read_dict(project["entry-points"])
+    with (about / "entry_points.txt").open("w") as file:
+        written.write(file)
+    return str(about.parent)
