@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from tiny import FAMILIES, built, tiny_config, tiny_tokenizer
 
+from nad.engines.vllm.platform import check_version
 from nad.neurons.activation import ActivationRule, ActivationSet
 from nad.types import Completion
 
@@ -58,14 +59,23 @@ def assert_teacher_forced(
     assert np.mean(found) >= least, found
 
 
-def entry_points_of_this_tree(folder: Path) -> str:
-    """A folder for PYTHONPATH that makes vLLM find this tree's plugin, whatever version of it is installed."""
+def packages_of_this_tree(folder: Path) -> str:
+    """A folder for PYTHONPATH with what vLLM asks of installed packages.
+
+    They are this tree's plugin, whatever version of nad is installed, and the version of vLLM, which the community's
+    build for CPUs has under another name.
+    """
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
-    about = folder / "metadata" / f"nad-{project['version']}.dist-info"
+    points = configparser.ConfigParser(delimiters="=")
+    points.read_dict(project["entry-points"])
+    with (_described(folder, "nad", project["version"]) / "entry_points.txt").open("w") as file:
+        points.write(file)
+    _described(folder, "vllm", check_version())
+    return str(folder)
+
+
+def _described(folder: Path, name: str, version: str) -> Path:
+    about = folder / f"{name}-{version}.dist-info"
     about.mkdir(parents=True)
-    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: nad\nVersion: {project['version']}\n")
-    written = configparser.ConfigParser(delimiters="=")
-    written.read_dict(project["entry-points"])
-    with (about / "entry_points.txt").open("w") as file:
-        written.write(file)
-    return str(about.parent)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return about

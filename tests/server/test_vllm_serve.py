@@ -22,14 +22,14 @@ import openai
 import pytest
 from openai import OpenAI
 from served import HELLO, Served, get, post, served
-from vllm_engines import entry_points_of_this_tree, started, tiny_folder
+from vllm_engines import packages_of_this_tree, started, tiny_folder
 
 import nad
 from nad.engines.vllm.arguments import WORKER
 from nad.server.settings import Defaults, Limits, Settings
 from nad.types import Message, Result, SamplingParams
 
-pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore"), pytest.mark.timeout(900)]
 N, STOP, MOST = 4, 8, 480
 KEY = "k" * 32
 LONG = {"max_tokens": MOST, "temperature": 0, "extra_body": {"nad": {"n": 1}}}
@@ -141,7 +141,7 @@ class Program:
         return OpenAI(base_url=f"http://127.0.0.1:{self.port}{path}", api_key=key, max_retries=0, timeout=60)
 
     def wait(self, text: str) -> None:
-        until = time.monotonic() + 200
+        until = time.monotonic() + 400
         while text not in (log := self.log.read_text(errors="replace")):
             assert self.process.poll() is None and time.monotonic() < until, log[-3000:]
             time.sleep(0.1)
@@ -203,6 +203,11 @@ def test_ctrl_c_in_a_terminal_lets_what_runs_finish_and_ends_without_a_word(fold
     assert "Error" not in log and "Traceback" not in log
 
 
+def with_packages(folder: Path) -> str:
+    """PYTHONPATH, with this tree's plugin before what is installed."""
+    return f"{packages_of_this_tree(folder)}:{os.environ.get('PYTHONPATH', '')}"
+
+
 def vllm_serve(folder: str, *more: str) -> tuple[str, ...]:
     program = shutil.which("vllm", path=f"{Path(sys.executable).parent}:{os.environ['PATH']}")
     assert program is not None
@@ -214,7 +219,7 @@ def vllm_serve(folder: str, *more: str) -> tuple[str, ...]:
 def test_vllm_serve_carries_the_method_beside_its_own_api(folder: str, engine: Any, tmp_path: Path) -> None:
     command = vllm_serve(folder, "--worker-cls", WORKER, "--api-key", KEY, "--shutdown-timeout", "20")
     plugins = {"VLLM_PLUGINS": "nad", "NAD_SERVE": f"-n {N} --stop-at {STOP} --max-tokens {MOST}"}
-    path = f"{entry_points_of_this_tree(tmp_path)}:{os.environ.get('PYTHONPATH', '')}"
+    path = f"{packages_of_this_tree(tmp_path / 'packages')}:{os.environ.get('PYTHONPATH', '')}"
     with program(command, tmp_path / "log", PYTHONPATH=path, **plugins) as vllm:
         vllm.wait("Application startup complete")
         with vllm.client("/v1") as theirs, vllm.client("/nad/v1") as ours:
@@ -269,7 +274,7 @@ def _it_ends_in_order(vllm: Program, ours: OpenAI) -> None:
 
 
 def test_vllm_serve_without_the_capture_ends_with_one_line(folder: str, tmp_path: Path) -> None:
-    path = f"{entry_points_of_this_tree(tmp_path)}:{os.environ.get('PYTHONPATH', '')}"
+    path = f"{packages_of_this_tree(tmp_path / 'packages')}:{os.environ.get('PYTHONPATH', '')}"
     with program(vllm_serve(folder), tmp_path / "log", PYTHONPATH=path, VLLM_PLUGINS="nad") as vllm:
         assert vllm.ended() == 1
     log = vllm.log.read_text(errors="replace")

@@ -1,11 +1,13 @@
 """Whose vLLM it is, and how its loop and its requests end; no vLLM is needed."""
 
 import asyncio
+import multiprocessing
 import queue
+import shutil
 import signal
-import subprocess
 import threading
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -92,16 +94,23 @@ def test_a_loop_that_is_closed_says_so_to_those_who_wait_and_those_who_come() ->
     assert told == ["the engine was closed"]
 
 
-def test_processes_started_in_a_loop_do_not_hear_a_terminals_ctrl_c() -> None:
-    async def blocked() -> int:
-        status = subprocess.run(["cat", "/proc/self/status"], capture_output=True, text=True, check=True).stdout
-        return int(next(line.split()[1] for line in status.splitlines() if line.startswith("SigBlk")), 16)
+def test_processes_started_in_a_loop_do_not_hear_a_terminals_ctrl_c(tmp_path: Path) -> None:
+    async def start() -> None:
+        for name in ("first", "second"):
+            process = multiprocessing.get_context("spawn").Process(
+                target=shutil.copyfile, args=("/proc/self/status", tmp_path / name)
+            )
+            process.start()
+            process.join()
 
     loop = EventLoop()
-    mask = loop.run(blocked())
+    loop.run(start())
     loop.close()
-    assert mask >> (signal.SIGINT - 1) & 1
-    assert not mask >> (signal.SIGTERM - 1) & 1
+    for name in ("first", "second"):
+        status = dict(line.split(":", 1) for line in (tmp_path / name).read_text().splitlines())
+        blocked = int(status["SigBlk"], 16)
+        assert blocked >> (signal.SIGINT - 1) & 1
+        assert not blocked >> (signal.SIGTERM - 1) & 1
     assert signal.SIGINT not in signal.pthread_sigmask(signal.SIG_BLOCK, [])
 
 

@@ -6,6 +6,7 @@ import threading
 from collections import deque
 from collections.abc import Coroutine
 from concurrent.futures import CancelledError
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from nad.errors import NadError
@@ -51,6 +52,7 @@ class EventLoop(Bridge):
         self._thread.start()
 
     def _forever(self) -> None:
+        resource_tracker.ensure_running()  # when it starts it takes the mask off, and it would with the first process
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit the mask of their thread
         self._loop.run_forever()
 
