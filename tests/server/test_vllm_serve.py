@@ -33,7 +33,7 @@ pytestmark = [pytest.mark.vllm, pytest.mark.filterwarnings("ignore"), pytest.mar
 N, STOP, MOST = 4, 8, 480
 KEY = "k" * 32
 LONG = {"max_tokens": MOST, "temperature": 0, "extra_body": {"nad": {"n": 1}}}
-"""A sample that runs to its limit: greedy, the tiny model repeats itself and never ends."""
+"""A sample of hundreds of tokens: greedy, the tiny model seldom ends."""
 
 
 @pytest.fixture(scope="module")
@@ -195,8 +195,9 @@ def test_ctrl_c_in_a_terminal_lets_what_runs_finish_and_ends_without_a_word(fold
             chunks = answered(client, stream=True, **LONG)
             next(chunks)
             os.killpg(nad_serve.process.pid, signal.SIGINT)
-            pieces = [chunk.choices[0].finish_reason for chunk in chunks]
-        assert pieces[-1] == "length"
+            reasons = [chunk.choices[0].finish_reason for chunk in chunks]
+        assert len(reasons) > 100
+        assert reasons[-1] in ("stop", "length")
         assert nad_serve.ended() == 0
     log = nad_serve.log.read_text(errors="replace")
     assert '"outcome": "ok"' in log
@@ -269,7 +270,9 @@ def _it_ends_in_order(vllm: Program, ours: OpenAI) -> None:
     chunks = answered(ours, stream=True, **LONG)
     next(chunks)
     vllm.process.send_signal(signal.SIGTERM)
-    assert [chunk.choices[0].finish_reason for chunk in chunks][-1] == "length"
+    reasons = [chunk.choices[0].finish_reason for chunk in chunks]
+    assert len(reasons) > 100
+    assert reasons[-1] in ("stop", "length")
     assert vllm.ended() == 0
 
 
