@@ -4,6 +4,7 @@ import configparser
 import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -62,15 +63,16 @@ def assert_teacher_forced(
 def packages_of_this_tree(folder: Path) -> str:
     """A folder for PYTHONPATH with what vLLM asks of installed packages.
 
-    They are this tree's plugin, whatever version of nad is installed, and the version of vLLM, which the community's
-    build for CPUs has under another name.
+    They are this tree's plugin, whatever version of nad is installed, and the version of vLLM: the community's build
+    for CPUs has another name, under which its own program `vllm` does not find itself.
     """
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     points = configparser.ConfigParser(delimiters="=")
     points.read_dict(project["entry-points"])
     with (_described(folder, "nad", project["version"]) / "entry_points.txt").open("w") as file:
         points.write(file)
-    _described(folder, "vllm", check_version())
+    if not list(distributions(name="vllm")):
+        _described(folder, "vllm", f"{check_version()}+cpu")
     return str(folder)
 
 

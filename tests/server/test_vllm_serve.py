@@ -218,7 +218,8 @@ def vllm_serve(folder: str, *more: str) -> tuple[str, ...]:
 
 
 def test_vllm_serve_carries_the_method_beside_its_own_api(folder: str, engine: Any, tmp_path: Path) -> None:
-    command = vllm_serve(folder, "--worker-cls", WORKER, "--api-key", KEY, "--shutdown-timeout", "20")
+    more = ("--api-key", KEY, "--shutdown-timeout", "20", "--enable-scale-out")
+    command = vllm_serve(folder, "--worker-cls", WORKER, *more)
     plugins = {"VLLM_PLUGINS": "nad", "NAD_SERVE": f"-n {N} --stop-at {STOP} --max-tokens {MOST}"}
     path = f"{packages_of_this_tree(tmp_path / 'packages')}:{os.environ.get('PYTHONPATH', '')}"
     with program(command, tmp_path / "log", PYTHONPATH=path, **plugins) as vllm:
