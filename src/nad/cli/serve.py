@@ -48,7 +48,6 @@ def register(app: typer.Typer) -> None:
 
 
 def serve(
-    context: typer.Context,
     model: Model = None,
     engine: EngineName = "transformers",
     engine_arg: EngineArg = None,
@@ -86,11 +85,12 @@ def serve(
     fast_cpu: FastCpu = True,
 ) -> None:
     """Serve a model over the OpenAI API: best-of-n answers for any client, at about the price of one."""
+    options = dict(locals())
     check_installed()
     from nad.engines import load_engine
 
     keys = _keys(host, api_key_file, insecure)
-    settings = settings_of(context.params, keys, _hosts(host, keys), tuple(cors_origin or ()))
+    settings = settings_of(options, keys, _hosts(host, keys), tuple(cors_origin or ()))
     arguments = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     extra = {**model_options(trust_remote_code, fold_system, thinking_tag), "arguments": arguments}
     extra |= {"replicas": replicas, "ray_address": ray_address}
