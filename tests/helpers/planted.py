@@ -127,6 +127,7 @@ class PlantedEngine:
     notes: tuple[str, ...] = ()
     weights_digest: str | None = None
     thinking_tags: tuple[tuple[str, str], ...] = ()
+    context_window: int | None = None
     eos: frozenset[int] = frozenset({END})
     asked: list[int] = field(default_factory=list, compare=False)
     drawn: list[int] = field(default_factory=list, compare=False)

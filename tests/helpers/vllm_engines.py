@@ -1,7 +1,10 @@
 """vLLM engines on tiny models, and the check that what they captured is what a forward pass gives."""
 
+import configparser
+import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +12,7 @@ import numpy as np
 import pytest
 from tiny import FAMILIES, built, tiny_config, tiny_tokenizer
 
+from nad.engines.vllm.platform import check_version
 from nad.neurons.activation import ActivationRule, ActivationSet
 from nad.types import Completion
 
@@ -54,3 +58,26 @@ def assert_teacher_forced(
         if found[-1] == 1.0 and least > 0.99:
             assert completion.activations.first_token.tolist() == expected.first_token.tolist()
     assert np.mean(found) >= least, found
+
+
+def packages_of_this_tree(folder: Path) -> str:
+    """A folder for PYTHONPATH with what vLLM asks of installed packages.
+
+    They are this tree's plugin, whatever version of nad is installed, and the version of vLLM: the community's build
+    for CPUs has another name, under which its own program `vllm` does not find itself.
+    """
+    project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
+    points = configparser.ConfigParser(delimiters="=")
+    points.read_dict(project["entry-points"])
+    with (_described(folder, "nad", project["version"]) / "entry_points.txt").open("w") as file:
+        points.write(file)
+    if not list(distributions(name="vllm")):
+        _described(folder, "vllm", f"{check_version()}+cpu")
+    return str(folder)
+
+
+def _described(folder: Path, name: str, version: str) -> Path:
+    about = folder / f"{name}-{version}.dist-info"
+    about.mkdir(parents=True)
+    (about / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return about

@@ -205,3 +205,31 @@ def test_messages_after_the_end_are_dropped_and_the_first_end_counts() -> None:
         assert [message async for message in outbox.read(1)] == []
 
     asyncio.run(test())
+
+
+def test_finish_lets_what_runs_end_and_refuses_what_waits() -> None:
+    async def test(decoder: Decoder, work: Work) -> None:
+        first, second = job("first"), job("second")
+        work.submit(first)
+        work.submit(second)
+        assert await asyncio.to_thread(decoder.begun.wait, 5)
+        finishing = asyncio.create_task(asyncio.to_thread(work.finish, 5))
+        with pytest.raises(Refusal, match="shutting down"):
+            await read(second)
+        decoder.go.set()
+        assert await read(first) == [Text("a"), Text("b"), Text("c", 1)]
+        await asyncio.wait_for(finishing, 2)
+
+    run(test)
+
+
+def test_finish_ends_what_runs_longer() -> None:
+    async def test(decoder: Decoder, work: Work) -> None:
+        first = job()
+        work.submit(first)
+        assert await asyncio.to_thread(decoder.begun.wait, 5)
+        await asyncio.to_thread(work.finish, 0.05)
+        with pytest.raises(Refusal, match="shutting down"):
+            await read(first)
+
+    run(test)

@@ -4,11 +4,11 @@ import logging
 import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from nad.server.auth import Keys
     from nad.server.run import Server
     from nad.server.settings import Settings
+
+LOG_FORMAT = "%(asctime)s %(name)s %(levelname)s %(message)s"
 
 
 def register(app: typer.Typer) -> None:
@@ -83,23 +85,40 @@ def serve(
     fast_cpu: FastCpu = True,
 ) -> None:
     """Serve a model over the OpenAI API: best-of-n answers for any client, at about the price of one."""
+    options = dict(locals())
     check_installed()
     from nad.engines import load_engine
-    from nad.neurons.activation import parse_rule
-    from nad.server.settings import Defaults, Limits, Settings
 
     keys = _keys(host, api_key_file, insecure)
-    defaults = Defaults(n, stop_at, selector, temperature, top_p)
-    most = (max(max_n, n), max_tokens, max_prompt_tokens, max_body_kb << 10)
-    limits = Limits(*most, running=max_running, waiting=max_waiting, seconds=max_seconds, grace_s=grace)
-    hosts, origins = _hosts(host, keys), tuple(cors_origin or ())
-    rule = parse_rule(activation)
-    settings = Settings(defaults, limits, rule, keys, hosts, origins, log_prompts=log_prompts, page=not no_page)
+    settings = settings_of(options, keys, _hosts(host, keys), tuple(cors_origin or ()))
     arguments = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
     extra = {**model_options(trust_remote_code, fold_system, thinking_tag), "arguments": arguments}
     extra |= {"replicas": replicas, "ray_address": ray_address}
     load = partial(load_engine, model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, **extra)
     _serve(load, settings, host, port)
+
+
+def settings_of(
+    options: Mapping[str, Any], keys: "Keys", hosts: tuple[str, ...] = (), origins: tuple[str, ...] = ()
+) -> "Settings":
+    """What the command's options say of the server, beside its address."""
+    from nad.neurons.activation import parse_rule
+    from nad.server.settings import Defaults, Limits, Settings
+
+    n, temperature, top_p = options["n"], options["temperature"], options["top_p"]
+    defaults = Defaults(n, options["stop_at"], options["selector"], temperature, top_p)
+    limits = Limits(
+        n=max(options["max_n"], n),
+        max_tokens=options["max_tokens"],
+        prompt_tokens=options["max_prompt_tokens"],
+        body_bytes=options["max_body_kb"] << 10,
+        running=options["max_running"],
+        waiting=options["max_waiting"],
+        seconds=options["max_seconds"],
+        grace_s=options["grace"],
+    )
+    shown = {"log_prompts": options["log_prompts"], "page": not options["no_page"]}
+    return Settings(defaults, limits, parse_rule(options["activation"]), keys, hosts, origins, **shown)
 
 
 def check_installed() -> None:
@@ -147,7 +166,7 @@ def _ready(model: str, host: str, port: int) -> None:
 
 def _run(server: "Server", listener: socket.socket) -> None:
     """Until Ctrl-C or SIGTERM, which both end it in order; one line a request goes to standard error."""
-    logging.basicConfig(format="%(asctime)s %(name)s %(levelname)s %(message)s", stream=sys.stderr)
+    logging.basicConfig(format=LOG_FORMAT, stream=sys.stderr)
     logging.getLogger("nad.server").setLevel(logging.INFO)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     with suppress(KeyboardInterrupt):

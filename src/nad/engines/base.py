@@ -104,6 +104,10 @@ class Engine(Protocol):
         """Into how many equal parts a layer's numbers are divided, one for each expert; 1: it has none."""
 
     @property
+    def context_window(self) -> int | None:
+        """How many tokens a prompt and its completion may have together; None where the engine does not know."""
+
+    @property
     def notes(self) -> tuple[str, ...]:
         """What a user should know about how this model runs."""
 

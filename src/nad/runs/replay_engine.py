@@ -24,6 +24,7 @@ class ReplayEngine:
     """
 
     kind = "replay"
+    context_window = None
     rollouts = 8
     """A record is read, not computed: any number of rollouts may be open, but more than this gain nothing."""
 

@@ -28,7 +28,7 @@ class Gate:
         headers = Headers(scope=scope)
         try:
             _check_host(headers, self._settings.hosts)
-            if not self._is_open(scope["path"]):
+            if not self._is_open(own_path(scope)):
                 _check_key(headers, self._settings.keys)
             _check_length(headers, self._settings.limits.body_bytes)
         except Refusal as refusal:
@@ -39,6 +39,12 @@ class Gate:
 
     def _is_open(self, path: str) -> bool:
         return any(path == own or (own.endswith("/") and own != "/" and path.startswith(own)) for own in self._keyless)
+
+
+def own_path(scope: Scope) -> str:
+    """The address within this application, which may be mounted below another's."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _check_host(headers: Headers, hosts: tuple[str, ...]) -> None:

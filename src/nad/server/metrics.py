@@ -5,6 +5,7 @@ import time
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from nad.server.gate import own_path
 from nad.server.work import Job, Work
 from nad.types import Result
 
@@ -96,5 +97,5 @@ class Counted:
             status = 500
             raise
         finally:
-            path = scope["path"] if scope["path"] in _PATHS else "other"
-            self._metrics.answered(path, status or 499)  # 499: the client hung up first
+            path = own_path(scope)
+            self._metrics.answered(path if path in _PATHS else "other", status or 499)  # 499: the client hung up first

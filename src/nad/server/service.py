@@ -51,8 +51,8 @@ class Service:
         return request
 
     def _check_prompt(self, request: Request) -> None:
-        window: int | None = getattr(self.engine, "context_window", None)  # not every engine knows its own
-        most = min(self.settings.limits.prompt_tokens, (window or sys.maxsize) - 1)
+        window = self.engine.context_window or sys.maxsize
+        most = min(self.settings.limits.prompt_tokens, window - 1)
         try:
             tokens = len(self.engine.encode(request.prompt, request.raw, request.template_args))
         except UsageError as error:

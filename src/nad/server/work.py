@@ -131,6 +131,13 @@ class Work:
         for job in waiting:
             job.end(shutting_down())
 
+    def finish(self, seconds: float) -> None:
+        """Refuse what waits, give what runs so long, and then `stop`."""
+        self.drain()
+        with self._changed:
+            self._changed.wait_for(lambda: not self._running, seconds)
+        self.stop()
+
     def stop(self) -> None:
         """End what still runs, and the threads."""
         self.drain()
@@ -176,4 +183,5 @@ class Work:
     def _done(self, job: Job) -> None:
         with self._changed:
             self._running.discard(job)
+            self._changed.notify_all()
             self._mean_s += 0.2 * (time.monotonic() - job.begun - self._mean_s)

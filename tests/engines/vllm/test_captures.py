@@ -297,3 +297,11 @@ def test_no_row_is_kept_after_the_pass_it_was_chosen_for() -> None:
     merged = torch.randn(4, 2 * NEURONS)
     keep_gates(merged, worker.selection.rows, worker.selection.slots, worker.selection.count, worker.kept[0])
     assert torch.equal(before.nan_to_num(), worker.kept[0].nan_to_num())
+
+
+def test_a_request_is_captured_where_its_order_stands_under_a_word_that_the_worker_was_told() -> None:
+    """What clients of vLLM's own API put into the same place is not read, whatever it is."""
+    order = Order("a", RULE, True, (1, 2), 3)
+    assert Order.of(order.packed("secret"), {"secret", "another"}) == order
+    for stranger in (None, {}, {"nad": "x"}, {"word": {"key": 1}}, order.packed("nad")):
+        assert Order.of(stranger, {"secret"}) is None

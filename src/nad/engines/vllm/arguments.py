@@ -14,7 +14,7 @@ from nad.engines.base import LoadOptions
 from nad.errors import UsageError
 
 _OURS = ("model", "tokenizer", "worker_cls", "worker_extension_cls", "dtype", "disable_log_stats", "trust_remote_code")
-_REFUSED = {
+REFUSED = {
     "speculative_config": "speculative decoding emits several tokens a step, which the capture cannot tell apart",
     "enable_lora": "LoRA adapters change W_g and W_out per request; merge the adapter into the weights",
     "data_parallel_size": "one engine reports one replica only; start one process for each replica",
@@ -23,6 +23,7 @@ _REFUSED = {
     "prefill_context_parallel_size": "it changes which row is whose",
     "quantization_param_path": "it is not known to the capture",
 }
+WORKER = "nad.engines.vllm.worker.CaptureWorker"
 _CPU_CACHE_BYTES = 1 << 30
 SEATS = 256
 CLIENT = "NAD_VLLM_CLIENT"
@@ -35,13 +36,11 @@ def engine_arguments(path: str, dtype: torch.dtype, options: LoadOptions, known:
     ours = {
         "model": path,
         "dtype": str(dtype).removeprefix("torch."),
-        "worker_cls": "nad.engines.vllm.worker.CaptureWorker",
+        "worker_cls": WORKER,
         "disable_log_stats": True,
         "use_tqdm_on_load": False,
         "trust_remote_code": options.trust_remote_code,
         "max_num_seqs": SEATS,
-        # vLLM's compile cache does not see hooks: an engine with capture must have a cache of its own.
-        "additional_config": {"nad_capture": 1},
     }
     if on_cpu:
         ours["kv_cache_memory_bytes"] = _CPU_CACHE_BYTES
@@ -59,8 +58,8 @@ def parse(arguments: Mapping[str, str], known: set[str]) -> dict[str, Any]:
             value = json.loads(text)
         except json.JSONDecodeError:
             value = text
-        if key in _REFUSED and value and (value is True or value != 1):
-            raise UsageError(f"--engine-arg {key} is refused: {_REFUSED[key]}")
+        if key in REFUSED and is_used(value):
+            raise UsageError(f"--engine-arg {key} is refused: {REFUSED[key]}")
         if key in _OURS or key not in known:
             what = (
                 "is set by nad" if key in _OURS else "is not an engine argument of vLLM (see `vllm serve --help=all`)"
@@ -68,6 +67,11 @@ def parse(arguments: Mapping[str, str], known: set[str]) -> dict[str, Any]:
             raise UsageError(f"--engine-arg {key} {what}")
         found[key] = value
     return found
+
+
+def is_used(value: object) -> bool:
+    """Whether this is more than the default of an option: a number of one thing is not."""
+    return value is True or bool(value and value != 1)
 
 
 @contextmanager

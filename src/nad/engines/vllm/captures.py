@@ -1,7 +1,7 @@
 """What a worker knows of the requests it captures: which rows are whose, what they activated, what was read."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -27,8 +27,9 @@ _PUSH_BYTES = 512 << 20
 
 @dataclass(frozen=True)
 class Order:
-    """What a request asks of the worker, as it travels in `SamplingParams.extra_args`.
+    """What a request asks of the worker, as it travels in `SamplingParams.extra_args` under a secret word.
 
+    Where vLLM's own API is served too, its clients can put what they like there: only who knows the word is heard.
     `key` names it; `rule` None captures no neurons. `score` holds tokens of a given text, from its token number `start`
     on, whose gates are those of the prompt's last positions: their neurons are read, not those of what is sampled.
     Requests that read one text piece by piece have one key; so has the one that reads a sample's last token.
@@ -40,15 +41,17 @@ class Order:
     score: tuple[int, ...] = ()
     start: int = 0
 
-    def packed(self) -> dict[str, Any]:
+    def packed(self, word: str) -> dict[str, Any]:
         rule = vars(self.rule) if self.rule else None
-        return {"nad": {**vars(self), "rule": rule, "score": list(self.score)}}
+        return {word: {**vars(self), "rule": rule, "score": list(self.score)}}
 
     @classmethod
-    def of(cls, extra_args: Mapping[str, Any] | None) -> "Order | None":
-        found = (extra_args or {}).get("nad")
-        if found is None:
+    def of(cls, extra_args: Mapping[str, Any] | None, words: Collection[str]) -> "Order | None":
+        """What stands under one of the words."""
+        word = next((name for name in extra_args or () if name in words), None)
+        if word is None or extra_args is None:
             return None
+        found = extra_args[word]
         rule = ActivationRule(**found["rule"]) if found["rule"] else None
         return cls(found["key"], rule, found["signals"], tuple(found["score"]), found["start"])
 

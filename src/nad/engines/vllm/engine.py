@@ -16,8 +16,9 @@ from transformers import GenerationConfig
 
 from nad.engines.transformers.tokenizer import ChatTokenizer, end_tokens
 from nad.engines.vllm.captures import Found, Order
-from nad.engines.vllm.loop import EventLoop, Seats
+from nad.engines.vllm.loop import Seats
 from nad.engines.vllm.rollout import Source, VllmRollout, deliver
+from nad.engines.vllm.running import Running
 from nad.engines.vllm.sizing import SCORED_ROWS
 from nad.errors import NadError, UsageError
 from nad.neurons.activation import ActivationRule
@@ -30,7 +31,7 @@ _ROLLOUTS = 16
 class VllmEngine:
     """Samples from a model inside vLLM, whose workers keep the gates of what was asked for (Eq. 1).
 
-    `llm` is an AsyncLLM of `loop`, started with CaptureWorker. Any number of threads may hold rollouts.
+    `template_args` go to the chat template where a prompt brings no others. Any number of threads may hold rollouts.
     """
 
     kind = "vllm"
@@ -38,21 +39,21 @@ class VllmEngine:
 
     def __init__(
         self,
-        llm: Any,
-        loop: EventLoop,
+        vllm: Running,
         tokenizer: Any,
         name: str,
-        about: Mapping[str, Any],
         *,
         weights_digest: str | None = None,
         fold_system: bool = False,
         thinking_tags: Sequence[Tags] = (),
+        template_args: Mapping[str, object] | None = None,
     ) -> None:
-        self._llm, self._loop, self.name, self.weights_digest = llm, loop, name, weights_digest
+        self._llm, self._loop, self._word = vllm.llm, vllm.bridge, vllm.word
+        self.name, self.weights_digest, self._template_args = name, weights_digest, dict(template_args or {})
         self.texts = ChatTokenizer(tokenizer, fold_system, thinking_tags)
         self.thinking_tags = self.texts.thinking_tags
-        config = llm.vllm_config
-        self.layers, self.neurons, self.experts = int(about["layers"]), int(about["neurons"]), 1
+        config = self._llm.vllm_config
+        self.layers, self.neurons, self.experts = int(vllm.about["layers"]), int(vllm.about["neurons"]), 1
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
         self.context_window = int(config.model_config.max_model_len)
         self.eos = end_tokens(_Settings(config.model_config), tokenizer)
@@ -64,13 +65,14 @@ class VllmEngine:
             "vLLM: a sample's draws follow from (seed, its number), up to rounding that depends on the batch",
         )
         self._scoring = threading.Lock()
-        self._finalizer = weakref.finalize(self, _shut_down, llm, loop)
+        self._finalizer = weakref.finalize(self, vllm.end)
         atexit.register(self._finalizer)  # before multiprocessing's own, which would kill the workers first
 
     def encode(
         self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
     ) -> tuple[int, ...]:
-        return self.texts.encode(prompt, raw, template_args)
+        args = template_args if raw else {**self._template_args, **(template_args or {})}
+        return self.texts.encode(prompt, raw, args)
 
     def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
         return self.texts.prompt_notes(prompt, raw)
@@ -143,7 +145,7 @@ class VllmEngine:
         return Completion(0, completion, self.decode(completion), reason, found)
 
     def close(self) -> None:
-        """End vLLM's processes."""
+        """End vLLM's processes, where they are this engine's own."""
         self._finalizer()
 
     def held(self) -> list[list[int]]:
@@ -165,7 +167,7 @@ class VllmEngine:
             ignore_eos=True,  # the tokens above are all that end a completion
             detokenize=False,
             output_kind=RequestOutputKind.DELTA,
-            extra_args=order.packed() if order is not None else None,
+            extra_args=order.packed(self._word) if order is not None else None,
         )
 
     async def _submit(self, prompt: tuple[int, ...], params: Any, key: str, sample: int, put: Any) -> Any:
@@ -269,9 +271,3 @@ class _Settings(nn.Module):
         super().__init__()
         self.config = config.hf_text_config
         self.generation_config = GenerationConfig(**config.try_get_generation_config())
-
-
-def _shut_down(llm: Any, loop: EventLoop) -> None:
-    llm.shutdown()
-    llm.shutdown = lambda *_, **__: None  # its __del__ calls it again, also when Python has let go of what it needs
-    loop.close()

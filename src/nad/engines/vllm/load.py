@@ -1,5 +1,6 @@
 """Starting vLLM with the capture in its workers, with errors a user can act on."""
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from nad.engines.vllm.arguments import engine_arguments, environment
 from nad.engines.vllm.engine import VllmEngine
 from nad.engines.vllm.loop import EventLoop
 from nad.engines.vllm.platform import check_version, on_cpu
+from nad.engines.vllm.running import Running, introduced, shut_down
 from nad.errors import NadError, UsageError
 
 _EXPERTS = ("num_experts", "num_local_experts", "n_routed_experts", "moe_num_experts")
@@ -31,13 +33,10 @@ def load_vllm(model: Any, options: LoadOptions) -> VllmEngine:
     dtype = choose_dtype(options.dtype, torch.device("cpu" if cpu else "cuda"))
     if dtype == torch.float64:
         raise UsageError("vLLM does not compute in float64; allowed: auto, float32, bfloat16, float16")
-    llm, loop, about = _started(files, dtype, options, cpu, version)
     return VllmEngine(
-        llm,
-        loop,
+        _started(files, dtype, options, cpu, version),
         tokenizer,
         files.name,
-        about,
         weights_digest=weights_digest_of(files),
         fold_system=options.fold_system,
         thinking_tags=options.thinking_tags,
@@ -70,10 +69,8 @@ def _on_cpu(options: LoadOptions) -> bool:
     return cpu
 
 
-def _started(
-    files: ModelFiles, dtype: torch.dtype, options: LoadOptions, cpu: bool, version: str
-) -> tuple[Any, EventLoop, dict[str, Any]]:
-    """An AsyncLLM in a loop of its own, and what its workers say of the model."""
+def _started(files: ModelFiles, dtype: torch.dtype, options: LoadOptions, cpu: bool, version: str) -> Running:
+    """An AsyncLLM in a loop of its own."""
     from vllm import AsyncEngineArgs
     from vllm.v1.engine.async_llm import AsyncLLM
 
@@ -84,16 +81,17 @@ def _started(
     try:
         with environment(cpu, workers):
             llm = loop.run(_start(AsyncLLM, AsyncEngineArgs, arguments))
-        about = loop.run(llm.collective_rpc("nad_about"))
     except Exception as error:  # its processes end with errors of any kind
         loop.close()
         text = " ".join(str(error).split())[:200] or type(error).__name__
         raise NadError(f"vLLM could not start {files.name}: {text}; VLLM_LOGGING_LEVEL=INFO shows its log") from error
-    if refusal := next((a["refusal"] for a in about if a["refusal"]), ""):
-        llm.shutdown()
-        loop.close()
-        raise UsageError(refusal)
-    return llm, loop, about[0]
+    end = partial(shut_down, llm, loop)
+    try:
+        about, word = loop.run(introduced(llm))
+    except BaseException:
+        end()
+        raise
+    return Running(llm, loop, about, word, end)
 
 
 async def _start(engine: Any, arguments: Any, values: dict[str, Any]) -> Any:

@@ -1,31 +1,60 @@
 """The bridge between threads that wait and the event loop vLLM lives in; and the seats its batch has."""
 
 import asyncio
+import signal
 import threading
 from collections import deque
 from collections.abc import Coroutine
+from concurrent.futures import CancelledError
+from multiprocessing import resource_tracker
 from typing import Any, TypeVar
 
 from nad.errors import NadError
 
 T = TypeVar("T")
+_CLOSED = "the engine was closed"
 
 
-class EventLoop:
-    """An event loop in a thread of its own."""
+class Bridge:
+    """Into an event loop that runs in another thread."""
 
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="nad-vllm", daemon=True)
-        self._thread.start()
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """The coroutine's result; waits for it, from any thread but the loop's own."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        if self._loop.is_closed():
+            work.close()
+            raise NadError(_CLOSED)
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+        except CancelledError:
+            raise NadError(_CLOSED) from None
 
     def begin(self, work: Coroutine[Any, Any, Any]) -> None:
         """Have the coroutine run, without waiting for it."""
-        asyncio.run_coroutine_threadsafe(work, self._loop)
+        if self._loop.is_closed():
+            work.close()
+        else:
+            asyncio.run_coroutine_threadsafe(work, self._loop)
+
+
+class EventLoop(Bridge):
+    """A loop in a thread of its own.
+
+    A terminal sends Ctrl-C to every process of a program. Those that are started here do not hear it: the program ends
+    them when it ends, and until then they finish what runs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(asyncio.new_event_loop())
+        self._thread = threading.Thread(target=self._forever, name="nad-vllm", daemon=True)
+        self._thread.start()
+
+    def _forever(self) -> None:
+        resource_tracker.ensure_running()  # when it starts it takes the mask off, and it would with the first process
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # processes inherit the mask of their thread
+        self._loop.run_forever()
 
     def close(self) -> None:
         if not self._loop.is_closed():

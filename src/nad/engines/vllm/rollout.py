@@ -216,8 +216,12 @@ async def deliver(outputs: Any, sample: int, put: Callable[[Piece], None]) -> No
     try:
         async for output in outputs:
             (found,) = output.outputs
-            put(Piece(sample, tuple(found.token_ids), found.finish_reason if output.finished else None))
-    except asyncio.CancelledError:
+            reason = found.finish_reason if output.finished else None
+            if reason not in (None, "stop", "length"):  # vLLM is shutting down, or gave it up
+                raise NadError(f"it was ended early ({reason})")
+            put(Piece(sample, tuple(found.token_ids), reason))
+    except asyncio.CancelledError:  # nobody waits for a sample that was dropped; else the engine was closed
+        put(Piece(sample, (), None, NadError("the engine was closed")))
         raise
     except Exception as error:  # vLLM's own kinds: a dead engine, a refused request
         put(Piece(sample, (), None, error))

@@ -36,10 +36,13 @@ class CaptureWorker(Base):
     """A worker whose `load_model` puts the capture in, before profiling, compilation and graph capture."""
 
     def load_model(self, *arguments: Any, **options: Any) -> None:
+        # vLLM's compile cache does not see hooks: an engine with capture must have a cache of its own.
+        self.vllm_config.additional_config["nad_capture"] = 1
         super().load_model(*arguments, **options)
         _allocate_stage_inputs(self.model_runner)
         _end_with(os.environ.get(CLIENT, ""))
         self._nad_refusal, self._nad_resumed = "", 0
+        self._nad_words: set[str] = set()
         self._nad: Captures | None = None
         try:
             self._nad = _captures(self.model_runner, self.vllm_config)
@@ -52,7 +55,7 @@ class CaptureWorker(Base):
         if self._nad is None:
             return super().execute_model(scheduler_output)
         for new in scheduler_output.scheduled_new_reqs:
-            order = Order.of(new.sampling_params.extra_args if new.sampling_params else None)
+            order = Order.of(new.sampling_params.extra_args if new.sampling_params else None, self._nad_words)
             self._nad.begin(new.req_id, order, len(new.prompt_token_ids or ()))
         for request in scheduler_output.finished_req_ids:
             self._nad.end(request)
@@ -62,8 +65,9 @@ class CaptureWorker(Base):
         finally:
             self._nad.launched()
 
-    def nad_about(self) -> dict[str, Any]:
-        """What the engine reports of the model, or why it cannot be read."""
+    def nad_about(self, word: str) -> dict[str, Any]:
+        """What the engine reports of the model, or why it cannot be read. Its requests carry the word."""
+        self._nad_words.add(word)
         if self._nad is None:
             return {"refusal": self._nad_refusal}
         config = self.vllm_config.model_config.hf_text_config
