@@ -61,8 +61,3 @@ def test_an_answer_and_its_score(family: str, capsys: pytest.CaptureFixture[str]
     weighted, unweighted = found.values()
     assert weighted != unweighted
     assert max(weighted + unweighted) < neurons_of(family)
-
-
-def test_a_rule_that_is_not_there(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["generate", "hi", "--activation", "top_k:router=maybe"]) == 2
-    assert "router='maybe' is unknown; allowed: on, off" in capsys.readouterr().err

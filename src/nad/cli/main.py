@@ -46,6 +46,8 @@ _SPINS = "4000"
 """How often a thread looks for work before it sleeps: GNU OpenMP's 300,000 times starve programs beside each other
 (docs/decisions/0021-waiting-threads.md). It is read when torch is loaded."""
 
+_INTERRUPTED = 130
+
 _BOXES = 72
 """The help's boxes need this many columns; on a narrower terminal their options would be cut off."""
 
@@ -264,7 +266,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         columns = get_terminal_size().columns
         app.rich_markup_mode = "rich" if columns >= _BOXES else None
         narrow = {} if columns >= _BOXES else {"terminal_width": columns - 2}
-        return app(arguments, prog_name="nad", standalone_mode=False, **narrow) or 0
+        code = app(arguments, prog_name="nad", standalone_mode=False, **narrow) or 0
+        if code == _INTERRUPTED:  # typer has made a code of it
+            raise KeyboardInterrupt
+        return code
     except BaseException as error:
         code, text = _explain(error)
         if debug and code in (1, 2):
@@ -277,7 +282,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _explain(error: BaseException) -> tuple[int, str]:
     """The exit code of an error, and its one line."""
     if isinstance(error, (KeyboardInterrupt, typer.Abort)):
-        return 130, "interrupted"
+        return _INTERRUPTED, "interrupted"
     if isinstance(error, BrokenPipeError):
         # The reader has left: what is still buffered has no place to go.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -146,7 +146,7 @@ def test_it_serves_two_requests_at_once(engine: ReplicatedEngine, alone: Engine)
     def answers(served_by: Engine) -> tuple[list[str], int]:
         with served(served_by, settings) as server, ThreadPoolExecutor(4) as pool:
             asked = [[{"role": "user", "content": f"ask {i}"}] for i in range(4)]
-            bodies = [{"model": served_by.name, "messages": messages} for messages in asked]
+            bodies = [{"model": served_by.name, "messages": messages, "seed": i} for i, messages in enumerate(asked)]
             ask = partial(post, f"{server.url}/v1/chat/completions")
             found = [json.loads(body) for _, _, body in pool.map(ask, bodies)]
             return [answer["choices"][0]["message"]["content"] for answer in found], server.service.work._workers
