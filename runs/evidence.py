@@ -210,8 +210,8 @@ def right_wrong_auroc(problem: Problem, scores: Float[np.ndarray, " n"]) -> floa
     right, wrong = _split(problem.correct)
     if not right.any() or not wrong.any():
         return float("nan")
-    apart = scores[right][:, None] - scores[wrong][None, :]
-    return float(((apart > 0) + 0.5 * (apart == 0)).mean())
+    a, b = scores[right][:, None], scores[wrong][None, :]
+    return float(((a > b) + 0.5 * (a == b)).mean())
 
 
 def _split(correct: Float[np.ndarray, " n"]) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
