@@ -79,5 +79,5 @@ def test_a_replay_gives_what_sampling_to_that_stop_would_have(tmp_path: Path) ->
             assert (one.tokens, one.finish_reason) == (other.tokens, other.finish_reason)
             assert one.activations.neuron.tolist() == other.activations.neuron.tolist()
             assert one.activations.first_token.tolist() == other.activations.first_token.tolist()
-    with pytest.raises(UsageError, match=r"recorded with activation ActivationRule\(.*position='own'\)"):
+    with pytest.raises(UsageError, match=r"recorded with activation ActivationRule\(.*position='own'"):
         sampled(replay, record.prompt_tokens, 6, params, At(5), replace(settings.rule, position="emitting"))

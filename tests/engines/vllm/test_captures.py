@@ -285,9 +285,10 @@ def test_what_nobody_reads_expires_after_its_request_has_ended() -> None:
 
 def test_an_order_travels_as_plain_values() -> None:
     order = Order("k", CHUNKED, True, (3, 4), 2)
-    assert Order.of(order.packed()) == order
-    assert Order.of({"other": 1}) is None
-    assert Order.of(None) is None
+    assert Order.of(order.packed("word"), {"word"}) == order
+    assert Order.of(order.packed("word"), {"other"}) is None
+    assert Order.of({"other": 1}, {"word"}) is None
+    assert Order.of(None, {"word"}) is None
 
 
 def test_no_row_is_kept_after_the_pass_it_was_chosen_for() -> None:
