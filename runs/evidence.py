@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow.parquet as pq
 from agreements import AT_THE_END, EVERYWHERE
 from extract import FOLDER, POSITIONS, SIGNALS
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 
-from nad.analysis.statistics import Estimate, estimates
+from nad.analysis.statistics import Estimate, auroc, estimates
 from nad.selection.agreement import DBSCAN, KNN, Medoid
-from nad.selection.base import Consensus
+from nad.selection.base import Consensus, best
 from nad.stopping import At, Look, Schedule
 
 END = len(POSITIONS) - 1
@@ -133,14 +133,9 @@ def _tied(selector: KNN, problem: Problem, of: str, place: int) -> Float[np.ndar
     return scores
 
 
-def chosen(scores: Float[np.ndarray, " n"]) -> int:
-    """The first of the largest."""
-    return int(np.flatnonzero(scores >= scores.max() - 1e-9 * max(1.0, abs(scores.max())))[0])
-
-
 def accuracy(problems: Sequence[Problem], method: Method, place: int = END) -> Float[np.ndarray, " problems"]:
     """Whether what the method chooses is right, problem by problem."""
-    return np.array([p.correct[chosen(method(p, place))] for p in problems])
+    return np.array([p.correct[best(method(p, place))] for p in problems])
 
 
 def average(problems: Sequence[Problem]) -> Float[np.ndarray, " problems"]:
@@ -154,8 +149,8 @@ def majority(problems: Sequence[Problem]) -> Float[np.ndarray, " problems"]:
     for problem in problems:
         votes = problem.vote[problem.vote >= 0]
         counts = np.bincount(votes) if len(votes) else np.zeros(1, dtype=int)
-        best = np.flatnonzero(counts == counts.max())
-        right = len(best) == 1 and counts.max() > 0 and problem.correct[problem.vote == best[0]].any()
+        first = np.flatnonzero(counts == counts.max())
+        right = len(first) == 1 and counts.max() > 0 and problem.correct[problem.vote == first[0]].any()
         found.append(float(right))
     return np.array(found)
 
@@ -170,7 +165,7 @@ def cost(problems: Sequence[Problem], method: Method, place: int) -> Float[np.nd
     shares = []
     for problem in problems:
         position = POSITIONS[place]
-        winner = chosen(method(problem, place))
+        winner = best(method(problem, place))
         rest = max(0, int(problem.length[winner]) - position)
         shares.append((problem.computed(position) + rest) / problem.computed(POSITIONS[END]))
     return np.array(shares)
@@ -198,8 +193,8 @@ def follow(problem: Problem, method: Method, schedule: Schedule) -> Followed:
         position = step.stop.tokens
         computed += some.computed(position, begin)
         scores = method(some, POSITIONS.index(position))
-        best = samples[chosen(scores)]
-        looks.append(Look(min(position, longest), computed, some.distinct(position), tuple(samples), scores, best))
+        winner = samples[best(scores)]
+        looks.append(Look(min(position, longest), computed, some.distinct(position), tuple(samples), scores, winner))
     winner = looks[-1].chosen
     rest = max(0, int(problem.length[winner]) - position)
     return Followed(problem.correct[winner], (computed + rest) / problem.computed(POSITIONS[END]), position)
@@ -207,12 +202,4 @@ def follow(problem: Problem, method: Method, schedule: Schedule) -> Followed:
 
 def right_wrong_auroc(problem: Problem, scores: Float[np.ndarray, " n"]) -> float:
     """How well the scores rank right samples above wrong ones; nan where all are one or the other."""
-    right, wrong = _split(problem.correct)
-    if not right.any() or not wrong.any():
-        return float("nan")
-    a, b = scores[right][:, None], scores[wrong][None, :]
-    return float(((a > b) + 0.5 * (a == b)).mean())
-
-
-def _split(correct: Float[np.ndarray, " n"]) -> tuple[Bool[np.ndarray, " n"], Bool[np.ndarray, " n"]]:
-    return correct == 1, correct == 0
+    return auroc(scores[problem.correct == 1], scores[problem.correct == 0])

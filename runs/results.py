@@ -30,6 +30,7 @@ from evidence import (
 from extract import FOLDER, POSITIONS
 from jaxtyping import Float
 
+from nad.analysis.outcomes import MATCHED_WITHIN
 from nad.analysis.statistics import pairs_above
 from nad.stopping import Schedule, parse_prune, parse_stop
 
@@ -204,7 +205,7 @@ def length(data: Data) -> str:
         pairs = 0
         for problem in problems:
             apart = np.abs(problem.length[:, None] - problem.length[None, :])
-            near = apart <= 0.1 * np.maximum(problem.length[:, None], problem.length[None, :])
+            near = apart <= MATCHED_WITHIN * np.maximum(problem.length[:, None], problem.length[None, :])
             near &= (problem.correct == 1)[:, None] & (problem.correct == 0)[None, :]
             pairs += int(near.sum())
             if near.any():

@@ -123,4 +123,4 @@ def test_choices_are_the_librarys(problem: evidence.Problem, spec: str, method: 
     stops = {"16": parse_stop("16"), "32": parse_stop("32"), "none": parse_stop("none")}
     outcomes = Sheet(RECORD, RUN.manifest, stops).outcomes({spec: parse_selector(spec)}, stops)
     for label, place in (("16", 1), ("32", 3), ("none", evidence.END)):
-        assert outcomes[spec, label].index == evidence.chosen(method(problem, place))
+        assert outcomes[spec, label].index == evidence.best(method(problem, place))
