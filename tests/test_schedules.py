@@ -18,7 +18,7 @@ from nad.runs.sampling import Settings
 from nad.selection import Candidates
 from nad.selection.agreement import Medoid
 from nad.stopping import At, Look, Prune, Settled, StopRule, parse_prune, parse_stop, stop_label
-from nad.types import SamplingParams
+from nad.types import Completion, Group, SamplingParams
 
 RULE = ActivationRule(k=30, per_layer=16)
 PARAMS = SamplingParams(max_tokens=24, temperature=1.0)
@@ -64,6 +64,16 @@ def test_dropped_samples_are_no_longer_sampled() -> None:
     events = stream(engine(), Request("hello", 8, parse_prune("8:4,2:8"), Medoid(), PARAMS, RULE))
     there = {e.progress.position: len(e.progress.tokens) for e in events if isinstance(e, Progressed)}
     assert [there[t] for t in (1, 4, 5, 8)] == [8, 8, 2, 2]
+
+
+def test_a_dropped_beginning_of_a_sample_that_goes_on_is_not_another_one() -> None:
+    def of(*texts: tuple[int, ...]) -> int:
+        completions = tuple(Completion(i, tokens, "", "length", None) for i, tokens in enumerate(texts))
+        return Group((), completions, computed_tokens=0).distinct
+
+    assert of((1, 2), (1, 2, 3, 4), (1, 5), (1, 2)) == 2
+    assert of((1, 2), (1, 3), (1, 2)) == 2
+    assert of((7,)) == 1
 
 
 def test_prune_needs_its_own_number_of_samples_and_enough_for_the_best() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 from jaxtyping import Float32, UInt16
@@ -135,8 +136,9 @@ class Group:
 
     @property
     def distinct(self) -> int:
-        """Number of completions that differ pairwise."""
-        return len({c.tokens for c in self.completions})
+        """Number of completions that differ pairwise; one that is the beginning of another (--prune) does not."""
+        ordered = sorted({c.tokens for c in self.completions})
+        return 1 + sum(after[: len(before)] != before for before, after in pairwise(ordered))
 
     @property
     def sampled_tokens(self) -> int:

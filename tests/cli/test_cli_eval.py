@@ -39,6 +39,11 @@ def test_a_run_grows_where_the_default_put_it(recorded: str, capsys: pytest.Capt
     assert "3 problems (limit 3), now 1 (limit 1)" in capsys.readouterr().err
 
 
+def test_a_run_that_is_not_there_is_known_before_the_model_is_loaded(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["eval", *OPTIONS, "--model", "no such run", "--out", "nowhere", "--resume"]) == 2
+    assert "no run at nowhere" in capsys.readouterr().err
+
+
 def test_answers_from_a_file_become_a_run(recorded: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     samples = [(r.problem, s.completion) for r in open_run(recorded) for s in r.samples]
     lines = [json.dumps({"problem": p, "completion_tokens": list(c.tokens)}) for p, c in samples]

@@ -103,6 +103,7 @@ def evaluate_task(
     fast_cpu: FastCpu = True,
 ) -> None:
     """Record a run: n graded answers to each problem of a task, with the neurons that wrote them."""
+    from nad.runs.store import RunStore
     from nad.tasks import load_task
     from nad.types import SamplingParams
 
@@ -113,6 +114,8 @@ def evaluate_task(
     extra |= {"replicas": replicas, "ray_address": ray_address}
     problems = load_task(task, data, limit, task_seed, everything, unsafe_code_execution)
     answers = _answers(completions, problems, limit, n)
+    if resume and out:
+        RunStore.open(out)  # a run that is not there is known before a model is loaded
     from nad.cli.progress import status
     from nad.engines import load_engine
 

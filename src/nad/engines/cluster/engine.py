@@ -6,7 +6,7 @@ import pickle
 import threading
 import uuid
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import fields
 from functools import partial
 from typing import Any
@@ -16,15 +16,16 @@ from nad.engines.cluster.crew import Crew, Member, Order
 from nad.engines.cluster.ray_cluster import join, machines
 from nad.engines.cluster.rollout import ReplicaRollout
 from nad.engines.cluster.shares import fair_share, gpus_of
+from nad.engines.texts import ReadsTexts
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
-from nad.types import Completion, Message, SamplingParams
+from nad.types import Completion, SamplingParams
 
 _STAY = ("report", "tokenizer", "device")
 """Options that do not travel."""
 
 
-class ReplicatedEngine:
+class ReplicatedEngine(ReadsTexts):
     """As many rollouts at once as all replicas take together; each is open on one of them, the least busy."""
 
     def __init__(self, crew: Crew, share: object) -> None:
@@ -33,7 +34,7 @@ class ReplicatedEngine:
         self.name, self.kind, self.revision, self.dtype = about.name, about.kind, about.revision, about.dtype
         self.layers, self.neurons, self.experts, self.eos = about.layers, about.neurons, about.experts, about.eos
         self.weights_digest, self.context_window = about.weights_digest, about.context_window
-        self.texts, self.thinking_tags = about.texts, about.texts.thinking_tags
+        self.texts = about.texts
         self.rollouts = crew.size * about.rollouts
         self._notes = (*about.notes, f"replicas: {crew.size}, each with {share}")
         self._client = uuid.uuid4().hex
@@ -43,20 +44,6 @@ class ReplicatedEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         return (*self._notes, *self._crew.events)
-
-    def encode(
-        self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
-    ) -> tuple[int, ...]:
-        return self.texts.encode(prompt, raw, template_args)
-
-    def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
-        return self.texts.prompt_notes(prompt, raw)
-
-    def encode_completion(self, text: str) -> tuple[int, ...]:
-        return self.texts.encode_completion(text)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self.texts.decode(tokens)
 
     def start(
         self,

@@ -7,39 +7,21 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol, TypeVar, runtime_checkable
+from typing import Any, TypeVar
 
 from nad.engines.base import Rollout
 from nad.engines.cluster.ray_cluster import own_cores
 from nad.engines.cluster.shares import Share, cores_of
+from nad.engines.texts import Texts
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
 from nad.stopping import Progress, StopRule
-from nad.thinking import Tags
-from nad.types import Message, SamplingParams
+from nad.types import SamplingParams
 
 T = TypeVar("T")
 
 SLICE_S = 0.1
 """How long a rollout goes on before its client hears of it."""
-
-
-@runtime_checkable
-class Texts(Protocol):
-    """What an engine's client does itself: these are asked too often to travel. Members as in Engine."""
-
-    @property
-    def thinking_tags(self) -> tuple[Tags, ...]: ...
-
-    def encode(
-        self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
-    ) -> tuple[int, ...]: ...
-
-    def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]: ...
-
-    def encode_completion(self, text: str) -> tuple[int, ...]: ...
-
-    def decode(self, tokens: Sequence[int]) -> str: ...
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The transformers engine: any model with gated feed-forward layers, sampled with a shared prompt."""
 
 import weakref
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -15,6 +15,7 @@ from transformers import PreTrainedModel
 from nad.engines.base import LoadOptions
 from nad.engines.capture.layers import find_feed_forwards
 from nad.engines.capture.recorder import ActivationRecorder, Step
+from nad.engines.texts import ReadsTexts
 from nad.engines.transformers.cpu.decoding_step import CpuDecoder
 from nad.engines.transformers.decoder import PREFILL_TOKENS, Decoder, Forward, SharedPromptDecoder
 from nad.engines.transformers.loading import LoadedModel, attend_with_soft_caps, load, run_experts_in_float64
@@ -26,13 +27,13 @@ from nad.engines.transformers.turns import Turns
 from nad.errors import UsageError
 from nad.neurons.activation import ActivationRule
 from nad.thinking import Tags
-from nad.types import Completion, Message, SamplingParams
+from nad.types import Completion, SamplingParams
 
 _CHECKED_TOKENS = 16
 """The length of the text on which a decoding step is compared with a plain forward pass."""
 
 
-class TransformersEngine:
+class TransformersEngine(ReadsTexts):
     """Samples from a transformers model, and reads its gates (Eq. 1) while it does.
 
     With `share_prefixes` samples with the same tokens are computed once; without it each is computed alone (for tests).
@@ -59,7 +60,6 @@ class TransformersEngine:
         run_experts_in_float64(model)
         self._model = cast(Any, model)
         self.texts, self.name = ChatTokenizer(tokenizer, fold_system, thinking_tags), name
-        self.thinking_tags = self.texts.thinking_tags
         self.weights_digest = weights_digest
         config = self._model.config.get_text_config()
         self._share_prefixes = share_prefixes
@@ -75,20 +75,6 @@ class TransformersEngine:
         self._modules = SharedPromptDecoder(self._model, self._ffns)
         self._decoder, decoder_notes = self._choose_decoder(fast_cpu)
         self.notes = (*notes, *decoder_notes)
-
-    def encode(
-        self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
-    ) -> tuple[int, ...]:
-        return self.texts.encode(prompt, raw, template_args)
-
-    def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
-        return self.texts.prompt_notes(prompt, raw)
-
-    def encode_completion(self, text: str) -> tuple[int, ...]:
-        return self.texts.encode_completion(text)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self.texts.decode(tokens)
 
     @torch.inference_mode()
     def start(

@@ -14,6 +14,7 @@ from typing import Any
 from torch import nn
 from transformers import GenerationConfig
 
+from nad.engines.texts import ReadsTexts
 from nad.engines.transformers.tokenizer import ChatTokenizer, end_tokens
 from nad.engines.vllm.captures import Found, Order
 from nad.engines.vllm.loop import Seats
@@ -28,7 +29,7 @@ from nad.types import Completion, Message, SamplingParams
 _ROLLOUTS = 16
 
 
-class VllmEngine:
+class VllmEngine(ReadsTexts):
     """Samples from a model inside vLLM, whose workers keep the gates of what was asked for (Eq. 1).
 
     `template_args` go to the chat template where a prompt brings no others. Any number of threads may hold rollouts.
@@ -51,7 +52,6 @@ class VllmEngine:
         self._llm, self._loop, self._word = vllm.llm, vllm.bridge, vllm.word
         self.name, self.weights_digest, self._template_args = name, weights_digest, dict(template_args or {})
         self.texts = ChatTokenizer(tokenizer, fold_system, thinking_tags)
-        self.thinking_tags = self.texts.thinking_tags
         config = self._llm.vllm_config
         self.layers, self.neurons, self.experts = int(vllm.about["layers"]), int(vllm.about["neurons"]), 1
         self.dtype = str(config.model_config.dtype).removeprefix("torch.")
@@ -72,16 +72,7 @@ class VllmEngine:
         self, prompt: str | Sequence[Message], raw: bool = False, template_args: Mapping[str, object] | None = None
     ) -> tuple[int, ...]:
         args = template_args if raw else {**self._template_args, **(template_args or {})}
-        return self.texts.encode(prompt, raw, args)
-
-    def prompt_notes(self, prompt: str | Sequence[Message], raw: bool = False) -> tuple[str, ...]:
-        return self.texts.prompt_notes(prompt, raw)
-
-    def encode_completion(self, text: str) -> tuple[int, ...]:
-        return self.texts.encode_completion(text)
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        return self.texts.decode(tokens)
+        return super().encode(prompt, raw, args)
 
     def start(
         self,
