@@ -92,7 +92,7 @@ def _problem(row: dict[str, list[float]]) -> Problem:
         shared=matrices("shared", length)[0].astype(int),
         activated=np.array(row["activated"], dtype=int).reshape(places, n),
         signals={name: np.array(row[name], dtype=float).reshape(places, n) for name in SIGNALS},
-        agreement={name: matrices(name, 1.0) for name in (*EVERYWHERE, *AT_THE_END)},
+        agreement={name: matrices(name, 1.0) for name in (*EVERYWHERE, *AT_THE_END) if name in row},
     )
 
 

@@ -2,7 +2,8 @@
 
     python runs/extract.py RUN...     writes NAME.parquet and NAME.json (its manifest) to runs/extract
 
-A row is a problem. Matrices are symmetric with a diagonal of ones: their upper triangle is kept, in float16.
+A row is a problem. Matrices are symmetric with a diagonal of ones: their upper triangle is kept, in float16. They grow
+with the square of n: of runs with more than MOST samples only the two main ones are kept, for full answers.
 """
 
 import json
@@ -21,6 +22,7 @@ from nad.runs.store import open_run
 
 POSITIONS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 1 << 20)
 """Where agreements are kept; the last is the end of all answers."""
+MOST = 32
 SIGNALS = ("logprob", "entropy", "self_certainty", "confidence")
 FOLDER = Path(__file__).parent / "extract"
 
@@ -58,7 +60,9 @@ def row(record: ProblemRecord, manifest: Manifest, common: Float[np.ndarray, " n
         kept[name] = _means(record.samples, name).astype(np.float16).ravel()
     end = max(len(c.tokens) for c in completions)
     positions = [min(t, end) for t in POSITIONS]
-    for agreements, places in ((EVERYWHERE, positions), (AT_THE_END, [end])):
+    many = len(completions) > MOST
+    at_the_end = {name: EVERYWHERE[name] for name in ("neurons", "tokens")} if many else AT_THE_END
+    for agreements, places in (({} if many else EVERYWHERE, positions), (at_the_end, [end])):
         for name, agreement in agreements.items():
             kept[name] = triangle(agreement(problem, places)).astype(np.float16).ravel()
     return kept

@@ -146,19 +146,28 @@ def _gain_of(problems: Sequence[Problem], method: Method, place: int) -> str:
 
 
 def numbers(data: Data) -> str:
-    rows = []
-    for n in (2, 4, 8, 16):
-        cells = []
-        for problems in data.values():
-            some = [_smaller(p, n) for p in problems]
-            found = [
-                100 * np.mean([np.mean([s.correct[int(np.argmax(method(s, END)))] for s in sets]) for sets in some])
-                for method in (medoid(), medoid("tokens"))
-            ]
-            ceiling = 100 * np.mean([np.mean([s.correct.max() for s in sets]) for sets in some])
-            cells.append(f"{found[0]:.1f}, {found[1]:.1f}; {ceiling:.1f}")
-        rows.append((str(n), *cells))
-    return markdown(("n", *data), rows)
+    """Of the runs of the other tables, and of those with more samples of fewer problems (their extract ends in -64)."""
+    more = {task: load(f"{task}-64") for task in TASKS if (FOLDER / f"{task}-64.parquet").exists()}
+    runs = {**data, **{f"{task}, {len(problems)} problems": problems for task, problems in more.items()}}
+    rows = [
+        (str(n), *(_accuracies_of(n, problems) if n <= problems[0].n else "" for problems in runs.values()))
+        for n in (2, 4, 8, 16, 32, 64)
+        if n <= max(problems[0].n for problems in runs.values())
+    ]
+    return markdown(("n", *runs), rows)
+
+
+def _accuracies_of(n: int, problems: Sequence[Problem]) -> str:
+    """In per cent: of the medoid of neurons, of the medoid of tokens, of whoever knows the right answers."""
+    drawn = [_smaller(problem, n) for problem in problems]
+
+    def mean(right: Callable[[Problem], float]) -> float:
+        return 100 * float(np.mean([np.mean([right(some) for some in sets]) for sets in drawn]))
+
+    def chosen_by(method: Method) -> float:
+        return mean(lambda some: some.correct[int(np.argmax(method(some, END)))])
+
+    return f"{chosen_by(medoid()):.1f}, {chosen_by(medoid('tokens')):.1f}; {mean(lambda some: some.correct.max()):.1f}"
 
 
 def _smaller(problem: Problem, n: int) -> list[Problem]:
@@ -250,10 +259,8 @@ CANDIDATES: Mapping[str, Method] = {
     "the last 64 tokens": medoid("late"),
     "the last quarter of the layers": medoid(f"layers {BANDS}/{BANDS}"),
     "peaks as weights": medoid("peaks"),
-    "medoid + log-probability": lambda p, place: _standard(medoid()(p, place)) + _standard(p.signals["logprob"][place]),
-    "tokens + log-probability": lambda p, place: (
-        _standard(medoid("tokens")(p, place)) + _standard(p.signals["logprob"][place])
-    ),
+    "medoid + log-probability": lambda p, place: _with_logprob(p, place, "neurons"),
+    "tokens + log-probability": lambda p, place: _with_logprob(p, place, "tokens"),
     "log-probability alone": METHODS["logprob"],
 }
 
