@@ -20,7 +20,7 @@ def reference(folder: str) -> Any:
     return load_engine(folder, dtype="float32", fast_cpu=False)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # others look at the processes that their own engines started
 def cramped(folder: str) -> Iterator[Any]:
     """Everything that moves rows at once: prompts in parts of 48 tokens, a cache of 20 blocks of 32 tokens (which 16
     sequences outgrow, so that some are preempted), prefix caching."""
