@@ -1,6 +1,8 @@
 """vLLM engines on tiny models, and the check that what they captured is what a forward pass gives."""
 
 import configparser
+import json
+import shutil
 import tomllib
 from collections.abc import Iterable
 from dataclasses import replace
@@ -10,6 +12,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from tiny import FAMILIES, built, tiny_config, tiny_tokenizer
 
 from nad.engines.vllm.platform import check_version
@@ -27,6 +31,37 @@ def tiny_folder(folder: Path, family: str = "qwen3", **changes: Any) -> str:
     built(tiny_config(FAMILIES[family], **{**SIZES, **changes})).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return str(folder)
+
+
+def in_four_bits(folder: str, packed: Path, dense: Path) -> None:
+    """The model in `folder` with layers of 4-bit weights, in groups of 32; and the same numbers as a plain model.
+
+    The scales are powers of two, so that bfloat16 holds every weight exactly.
+    """
+    plain = load_file(f"{folder}/model.safetensors")
+    stored = dict(plain)
+    for name in [n for n in plain if n.endswith("_proj.weight")]:
+        groups = plain[name].float().unflatten(1, (-1, 32))
+        scale = 2.0 ** (groups.abs().amax(dim=2, keepdim=True) / 7).log2().ceil()
+        levels = (groups / scale).round()
+        plain[name] = (levels * scale).flatten(1)
+        nibbles = (levels.flatten(1).long() + 8).unflatten(1, (-1, 8)) << (4 * torch.arange(8))
+        word = nibbles.sum(dim=2)
+        stored[f"{name}_packed"] = torch.where(word < 2**31, word, word - 2**32).int()
+        stored[f"{name}_scale"] = scale[:, :, 0].bfloat16()
+        stored[f"{name}_shape"] = torch.tensor(stored.pop(name).shape)
+    weights = {"num_bits": 4, "type": "int", "symmetric": True, "strategy": "group", "group_size": 32}
+    scheme = {
+        "quant_method": "compressed-tensors",
+        "format": "pack-quantized",
+        "config_groups": {"group_0": {"targets": ["Linear"], "weights": weights}},
+        "ignore": ["lm_head"],
+    }
+    for target, tensors, changes in ((dense, plain, {}), (packed, stored, {"quantization_config": scheme})):
+        shutil.copytree(folder, target)
+        save_file(tensors, target / "model.safetensors", {"format": "pt"})
+        config = json.loads((target / "config.json").read_text())
+        (target / "config.json").write_text(json.dumps({**config, **changes}))
 
 
 def started(folder: str | None, dtype: str = "float32", **arguments: Any) -> Any:

@@ -14,7 +14,7 @@ import pytest
 from sampled import sampled
 from tiny import built, tiny_tokenizer
 from transformers import AutoConfig
-from vllm_engines import OWN, RULE, assert_teacher_forced, started, tiny_folder
+from vllm_engines import OWN, RULE, assert_teacher_forced, in_four_bits, started, tiny_folder
 
 from nad.engines import load_engine
 from nad.errors import NadError, UsageError
@@ -85,6 +85,15 @@ def test_the_default_model_in_bfloat16() -> None:
         prompt = engine.encode("A train travels 60 km in 45 minutes. What is its speed in km/h?")
         group = sampled(engine, prompt, 16, SamplingParams(max_tokens=32), At(32), ActivationRule())
         assert_teacher_forced(reference, prompt, group.completions, ActivationRule(), least=0.98)
+
+
+def test_weights_of_four_bits(folder: str, tmp_path: Path) -> None:
+    """W_out is what the packed layer makes of an identity matrix; the reference has the same numbers unpacked."""
+    in_four_bits(folder, packed=tmp_path / "packed", dense=tmp_path / "dense")
+    reference = load_engine(str(tmp_path / "dense"), dtype="bfloat16", fast_cpu=False)
+    with engine_of(str(tmp_path / "packed"), "bfloat16") as engine:
+        assert engine._llm.vllm_config.model_config.quantization == "compressed-tensors"
+        assert_right(engine, reference, least=0.98)
 
 
 def test_a_client_that_is_killed_leaves_no_process(folder: str) -> None:
