@@ -116,12 +116,10 @@ def evaluate_task(
     answers = _answers(completions, problems, limit, n)
     if resume and out:
         RunStore.open(out)  # a run that is not there is known before a model is loaded
-    from nad.cli.progress import status
-    from nad.engines import load_engine
+    from nad.cli.progress import loaded
 
-    with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
-    _record(loaded, problems, made, out, resume, answers)
+    with loaded(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, **extra) as running:
+        _record(running, problems, made, out, resume, answers)
 
 
 def _settings(

@@ -152,16 +152,14 @@ def _stop(stop_at: str | None, prune: str | None, params: "SamplingParams") -> "
 
 
 def _answer(model: str | None, engine: str, extra: dict[str, Any], request: "Request", as_json: bool) -> None:
-    from nad.cli.progress import status
+    from nad.cli.progress import loaded
     from nad.cli.show_generation import generate_on_terminal
-    from nad.engines import load_engine
     from nad.result_json import result_json
 
-    with status() as report:
-        loaded = load_engine(model, engine, report=report, **extra)
-    result = generate_on_terminal(loaded, request, quiet=as_json)
-    if as_json:
-        print(to_json(result_json(result)), flush=True)
+    with loaded(model, engine, **extra) as running:
+        result = generate_on_terminal(running, request, quiet=as_json)
+        if as_json:
+            print(to_json(result_json(result)), flush=True)
 
 
 @app.command()
@@ -202,14 +200,12 @@ def score(
         template_args=parse_template_args(template_arg),
     )
     lines = read_lines(file)
-    from nad.cli.progress import status
-    from nad.engines import load_engine
+    from nad.cli.progress import loaded
 
     extra["arguments"] = engine_arguments(engine_arg, tensor_parallel, pipeline_parallel, untested_vllm)
-    with status() as report:
-        loaded = load_engine(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, report=report, **extra)
-    for line in score_lines(loaded, lines, options):
-        print(to_json(line), flush=True)
+    with loaded(model, engine, device=device, dtype=dtype, fast_cpu=fast_cpu, **extra) as running:
+        for line in score_lines(running, lines, options):
+            print(to_json(line), flush=True)
 
 
 @app.command()
@@ -307,5 +303,8 @@ def _explain(error: BaseException) -> tuple[int, str]:
 def entry() -> None:
     """The console script."""
     code = main()
-    gc.freeze()  # else Python searches all of torch for garbage once more before it ends, which takes a second
+    # Else Python searches all of torch for garbage once more before it ends, which takes a second. With vLLM it must:
+    # Triton's bindings would print a page about what is left.
+    if "vllm" not in sys.modules:
+        gc.freeze()
     sys.exit(code)

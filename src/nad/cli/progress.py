@@ -10,14 +10,14 @@ import textwrap
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Column
 
-from nad.engines.base import Report
+from nad.engines.base import Engine, Report
 
 if TYPE_CHECKING:
     from nad.runs.evaluate import EvalProgress
@@ -98,6 +98,19 @@ def status(text: str = "starting") -> Iterator[Report]:
             yield report
         finally:
             end_bar()
+
+
+@contextmanager
+def loaded(model: str | None, engine: str, **options: Any) -> Iterator[Engine]:
+    """The engine, with its loading told of, and closed in the end."""
+    from nad.engines import load_engine
+
+    with status() as report:
+        running = load_engine(model, engine, report=report, **options)
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 @contextmanager
