@@ -67,6 +67,11 @@ def read(folder: Path = FOLDER) -> Data:
     return {task: load(task, folder) for task in TASKS if (folder / f"{task}.parquet").exists()}
 
 
+def with_all(data: Data) -> Data:
+    """And all problems together, each counting alike."""
+    return {**data, "all": [problem for problems in data.values() for problem in problems]}
+
+
 def markdown(header: Row, rows: Iterable[Row]) -> str:
     lines = [header, ["---"] * len(header), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -108,9 +113,10 @@ def tasks(data: Data) -> str:
 
 
 def full(data: Data) -> str:
-    rows = [("majority vote", *(_vote(problems) for problems in data.values()))]
-    rows += [(name, *(_beside(problems, method) for problems in data.values())) for name, method in METHODS.items()]
-    return markdown(("method", *data), rows)
+    runs = with_all(data)
+    rows = [("majority vote", *(_vote(problems) for problems in data.values()), "-")]
+    rows += [(name, *(_beside(problems, method) for problems in runs.values())) for name, method in METHODS.items()]
+    return markdown(("method", *runs), rows)
 
 
 def _vote(problems: Sequence[Problem]) -> str:
@@ -128,11 +134,12 @@ def _auroc(problems: Sequence[Problem], method: Method, place: int = END) -> str
 
 
 def stops(data: Data) -> str:
+    runs = with_all(data)
     rows = []
     for place in (*STOPS, END):
         label = "none" if place == END else str(POSITIONS[place])
-        rows.append((label, *(f"{_gain(p, place)}; {_gain_of(p, medoid('tokens'), place)}" for p in data.values())))
-    return markdown(("stop", *data), rows)
+        rows.append((label, *(f"{_gain(p, place)}; {_gain_of(p, medoid('tokens'), place)}" for p in runs.values())))
+    return markdown(("stop", *runs), rows)
 
 
 def _gain(problems: Sequence[Problem], place: int) -> str:
@@ -192,8 +199,9 @@ def correlations(data: Data) -> str:
 
 
 def texts(data: Data) -> str:
+    runs = with_all(data)
     rows = [
-        (name, *(points(accuracy(p, METHODS[name]), accuracy(p, METHODS[f"{name}@tokens"])) for p in data.values()))
+        (name, *(points(accuracy(p, METHODS[name]), accuracy(p, METHODS[f"{name}@tokens"])) for p in runs.values()))
         for name in ("knn", "medoid", "dbscan")
     ]
     both = mixed(("neurons", 0.5), ("tokens", 0.5))
@@ -201,10 +209,10 @@ def texts(data: Data) -> str:
         rows.append(
             (
                 f"both, medoid of the sum, to {name}",
-                *(points(accuracy(p, both), accuracy(p, other)) for p in data.values()),
+                *(points(accuracy(p, both), accuracy(p, other)) for p in runs.values()),
             )
         )
-    return markdown(("neurons to tokens", *data), rows)
+    return markdown(("neurons to tokens", *runs), rows)
 
 
 def length(data: Data) -> str:
@@ -235,10 +243,11 @@ CHOICES: Mapping[str, Method] = {
 
 
 def choices(data: Data) -> str:
-    rows = [("medoid, as it is", *(_beside(problems, medoid()) for problems in data.values()))]
-    rows += [(name, *(_beside(problems, method) for problems in data.values())) for name, method in CHOICES.items()]
-    rows.append(("medoid, identical answers once", *(_once(problems) for problems in data.values())))
-    return markdown(("choice", *data), rows)
+    runs = with_all(data)
+    rows = [("medoid, as it is", *(_beside(problems, medoid()) for problems in runs.values()))]
+    rows += [(name, *(_beside(problems, method) for problems in runs.values())) for name, method in CHOICES.items()]
+    rows.append(("medoid, identical answers once", *(_once(problems) for problems in runs.values())))
+    return markdown(("choice", *runs), rows)
 
 
 def _once(problems: Sequence[Problem]) -> str:
@@ -280,7 +289,7 @@ def halves(problems: Sequence[Problem]) -> tuple[Sequence[Problem], Sequence[Pro
 
 
 def candidates(data: Data, judged: bool) -> str:
-    parts = {task: halves(problems)[judged] for task, problems in data.items()}
+    parts = with_all({task: halves(problems)[judged] for task, problems in data.items()})
     rows = []
     for name, method in CANDIDATES.items():
         rows.append((name, *(_to_both(problems, method) for problems in parts.values())))
@@ -301,7 +310,7 @@ def schedules_of(n: int) -> Mapping[str, Schedule]:
 
 
 def schedules(data: Data, judged: bool) -> str:
-    parts = {task: halves(problems)[judged] for task, problems in data.items()}
+    parts = with_all({task: halves(problems)[judged] for task, problems in data.items()})
     n = next(iter(data.values()))[0].n
     labels = {place: "none" if place == END else str(POSITIONS[place]) for place in (*STOPS, END)}
     rows = [(label, *(_gain(p, place) for p in parts.values())) for place, label in labels.items()]
