@@ -54,7 +54,7 @@ def draw(data: Data, folder: Path) -> list[Path]:
             axis.set_ylabel("points over the mean answer")
         for axis in axes[len(data) - columns : len(data)]:
             axis.set_xlabel("computed tokens, share of all full answers")
-        axes[0].legend(fontsize=7, loc="best")
+        axes[0].legend(fontsize=7, loc="lower right")
         columns_of = zip(*found, strict=True)
         names = ("task", "method", "stop", "computed", "gain", "low", "high")
         drawn = Drawn(
