@@ -155,6 +155,37 @@ def test_a_message_that_breaks_the_rules_does_not_pass(program, tests):
     assert run_tests(SEND + program, Tests(tests or "pass", ("f",))).passed is False
 
 
+# Stand-ins of the program's own making (wire.py); `f` is one itself, and what it returns or raises comes next.
+STAND_INS = SEND + (
+    "import io\nclass Id(tuple): pass\nclass P(pickle.Pickler):\n"
+    "    def persistent_id(self, o): return tuple(o) if type(o) is Id else None\n"
+    "def say(*message):\n    file = io.BytesIO()\n    P(file).dump(message)\n    send(file.getvalue())\n"
+    "def thing(number, kind=8, *specials): return Id(('object', number, (kind, 'A', None, True, specials), None))\n"
+    "say('ok', None, [])\nsay('ok', {'f': thing(1, 9, '__call__')}, [])\n"
+)
+NO_NUMBER = "for i in range(9): say('ok', thing({}), [])"
+STOPS = "say('raised', Id(('exception class', 5, 'builtins', 'StopIteration', ())), [])"
+FORGED_STAND_INS = {
+    "numbered as what it does not own": (NO_NUMBER.format("None"), "assert f(3) == 6"),
+    "numbered so, among others": (NO_NUMBER.format("None"), "assert f(3) in (5, 6, 7)"),
+    "numbered so, in a list": ("say('ok', [thing(None)], [])", "assert f(3) == [6]"),
+    "numbered so, as its own data": (
+        "say('ok', thing(2, 7, '__eq__'), [])\nsay('ok', thing(None), [])",
+        "assert f(3) == 6",
+    ),
+    "a class numbered so": (NO_NUMBER.format("2, None"), "assert type(f(3)) == int"),
+    "raises a class, which stops an iteration": (STOPS, "assert all(map(f, [1, 2]))"),
+    "raises a class, which stops a filter": (STOPS, "assert list(filter(f, [1, 2])) == []"),
+    "raises what is no exception": ("say('raised', 3, [])", "try:\n    f(3)\nexcept TypeError:\n    pass"),
+    "says what is no reply": ("say('fine', 6, [])\nsay('ok', 6, [])", "assert f(3) == 6"),
+}
+
+
+@pytest.mark.parametrize(("program", "tests"), FORGED_STAND_INS.values(), ids=FORGED_STAND_INS.keys())
+def test_a_stand_in_that_breaks_the_rules_does_not_pass(program, tests):
+    assert run_tests(STAND_INS + program, Tests(tests, ("f",))).passed is False
+
+
 FORGED_ENDINGS = {
     "stops the test's iteration": ("def f(x): raise StopIteration", "assert all(map(f, [1, 2]))"),
     "stops a filter": ("def f(x): raise StopIteration", "assert list(filter(f, [1, 2])) == []"),

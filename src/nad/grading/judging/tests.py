@@ -106,11 +106,15 @@ class Judge:
             if outcome != "call":
                 break
             self._say(*self._called(*rest))
+        if outcome not in ("ok", "raised") or len(rest) != 2:
+            raise ProgramLost("a reply that is none")
         value, changed = rest
         for place, contents in changed:
             _restore(self._arguments[place], contents)
         if outcome == "ok":
             return value
+        if not isinstance(value, BaseException):  # of a class Python would make an instance, unseen by what follows
+            raise ProgramLost("it raises what is no exception")
         if isinstance(value, StopIteration) and what != "__next__" and "StopIteration" not in self._tests["source"]:
             raise RuntimeError("the program raised StopIteration")  # else all(map(f, ...)) would end early, and hold
         raise value
@@ -158,6 +162,7 @@ class Judge:
             return self._arguments[number]
         if what == "function":
             return Function(self._functions[number])
+        _check_number(number)
         if self._opening:
             self._open.add(number)
         if number in self._held:
@@ -175,6 +180,7 @@ class Judge:
         if what == "coroutine":
             return self._coroutine()
         (kind, *shape), data = rest
+        _check_number(kind)
         if kind not in self._mirrors:
             self._mirrors[kind] = mirror(self, *shape)
             self._know(kind, self._mirrors[kind])
@@ -220,6 +226,12 @@ class Function:
 
     def __hash__(self) -> int:
         return hash(self._function)
+
+
+def _check_number(number: object) -> None:
+    """Raise ValueError for what could pass for the number of a value that the program does not own, None above all."""
+    if type(number) is not int:
+        raise ValueError(f"{type(number).__name__} is not a number for a value")
 
 
 def _restore(container: Any, contents: Any) -> None:
