@@ -36,6 +36,19 @@ HONEST = {
         "assert k('ab') == {'a', 'b'}\nassert list(v('ab')) == [1, 1]\nassert sorted(k('ba')) == ['a', 'b']\n"
         "assert 'a' in k('ab') and 'c' not in k('ab')\nassert k('ab') & {'a'} == {'a'}",
     ),
+    "what equals a dictionary, a list or a text": (
+        "from collections import ChainMap, UserDict, UserList, UserString\nfrom types import MappingProxyType as P\n"
+        "def f(): return [ChainMap({'a': 1}, {}), UserDict(a=1), P({'a': 1})]\ndef g(): return UserList([1])\n"
+        "def s(): return UserString('ab')",
+        "assert f() == [{'a': 1}] * 3 and g() == [1] and s() == 'ab'\n"
+        "assert f()[0] != {'a': 2} and g() != [2] and 'a' in f()[1] and f()[2]['a'] == 1",
+    ),
+    "sets of its own": (
+        "from collections.abc import Set\nclass S(Set):\n    def __init__(self, x): self.x = list(x)\n"
+        "    def __contains__(self, k): return k in self.x\n    def __iter__(self): return iter(self.x)\n"
+        "    def __len__(self): return len(self.x)\ndef f(x): return S(x)",
+        "assert f('ab') == {'a', 'b'} and f('ab') != {'a'} and 'a' in f('ab') and f('a') <= {'a', 'b'}",
+    ),
     "numbers": (
         "from fractions import Fraction\nfrom decimal import Decimal\ndef f(): return Fraction(1, 2)\n"
         "def d(): return Decimal('1.50')",
@@ -107,6 +120,14 @@ HONEST = {
         "assert next(g, 'end') == 'end'\n"
         "import itertools\nassert iter(g) is g and list(itertools.islice(f(10 ** 9), 2)) == [0, None]\n"
         "a, b = f(1)",
+    ),
+    "kinds of Python's own": (
+        "def f(a, b=2): yield a\nclass A:\n    def m(self): pass\n    @property\n    def p(self): return 1\n"
+        "async def c(): pass",
+        "import inspect, types\nassert isinstance(f(1), types.GeneratorType) and inspect.isgenerator(f(1))\n"
+        "assert inspect.isfunction(f) and inspect.isgeneratorfunction(f) and inspect.iscoroutinefunction(c)\n"
+        "assert list(inspect.signature(f).parameters) == ['a', 'b'] and inspect.ismethod(A().m)\n"
+        "assert isinstance(A.p, property) and not inspect.isfunction(A) and not inspect.isgenerator(f)",
     ),
     "an endless one": (
         "import itertools\ndef f(): return itertools.count()\ndef m(): return map(str, itertools.count())",
@@ -214,6 +235,12 @@ HONEST = {
     "the text of an error": (
         "def f(x): raise ValueError('bad', x)",
         "try:\n    f(1)\nexcept ValueError as e:\n    assert e.args == ('bad', 1) and str(e) == \"('bad', 1)\"",
+    ),
+    "an error that names a file": (
+        "def f(x): open(x)",
+        "import errno\ntry:\n    f('/none/such')\nexcept FileNotFoundError as e:\n"
+        "    assert e.errno == errno.ENOENT and e.filename == '/none/such' and \"'/none/such'\" in str(e)\n"
+        "    assert e.args == (errno.ENOENT, e.strerror)",
     ),
     "an error as a value": (
         "def f(x): return ValueError(x)",

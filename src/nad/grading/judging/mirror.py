@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from nad.grading.judging.wire import ASKED, BASES, IMMUTABLE, OPERATORS, REFLECTED
+from nad.grading.judging.wire import ASKED, BASES, IMMUTABLE, KINDS, OPERATORS, REFLECTED
 
 
 class Asks(Protocol):
@@ -31,8 +31,12 @@ class Asks(Protocol):
 
 
 def mirror(judge: Asks, name: str, base: str | None, has_data: bool, specials: Sequence[str]) -> type:
-    """The class of handles for values of one of the program's classes, with the special methods that one has."""
-    plain = BASES[base] if base is not None else object
+    """The class of handles for values of one of the program's classes, with the special methods that one has.
+
+    `base` names a plain type that it is derived from, or is itself one of KINDS.
+    """
+    kind = KINDS.get(base or "")
+    plain = object if base is None or kind is not None else BASES[base]
     held = plain if base in IMMUTABLE else object
     body: dict[str, Any] = {"__slots__": ()}  # no attributes here that could hide the plain type's own
     body |= {s: _asked(judge, s) for s in specials if s in ASKED}
@@ -49,7 +53,7 @@ def mirror(judge: Asks, name: str, base: str | None, has_data: bool, specials: S
         body["__hash__"] = held.__hash__
         body["__getattr__"] = lambda self, key: judge.ask("getattr", self, key)
         return type(name, (held,), body)
-    marker = type(name, (plain,), {}) if plain is not object else None  # for isinstance(value, list) and the like
+    marker = type(name, (plain,), {}) if plain is not object else kind  # for isinstance(value, list) and the like
     body["__getattribute__"] = _attribute(judge, marker)
     return type(name, (), body)
 

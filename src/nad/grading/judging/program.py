@@ -7,13 +7,15 @@ import site
 import sys
 import threading
 import types
-from collections.abc import Callable, ItemsView, KeysView, Mapping
+from collections import UserList, UserString
+from collections.abc import Callable, Mapping, Set
 from typing import Any, NoReturn
 
 from nad.grading.judging.wire import (
     ASKED,
     BASES,
     IMMUTABLE,
+    KINDS,
     OPERATORS,
     Channel,
     ProgramLost,
@@ -26,7 +28,14 @@ from nad.grading.judging.wire import (
     value_parts,
 )
 
-_VIEWS = (KeysView, ItemsView)  # equal to sets
+# What equals plain data without being derived from it: a dictionary's views, ChainMap, MappingProxyType, UserList, ...
+_EQUAL_TO: tuple[tuple[type, Callable[[Any], object]], ...] = (
+    (Set, set),
+    (Mapping, lambda value: dict(value.items())),
+    (UserList, list),
+    (UserString, str),
+    (memoryview, bytes),
+)
 
 
 class Program:
@@ -116,7 +125,8 @@ class Program:
             return "function", self._function_numbers[id(value)]
         number = self._number(value)
         if isinstance(value, BaseException):
-            return "exception", number, kind, value.args, _text(value), vars(value)
+            args = OSError.__reduce__(value)[1] if isinstance(value, OSError) else value.args  # with its files' names
+            return "exception", number, kind, args, _text(value), vars(value)
         if isinstance(value, type) and issubclass(value, BaseException):
             bases = tuple(b for b in value.__bases__ if issubclass(b, BaseException))
             return "exception class", number, value.__module__, value.__name__, bases
@@ -152,12 +162,14 @@ def _base(kind: type) -> type | None:
 
 
 def _has_data(kind: type) -> bool:
-    return _base(kind) is not None or issubclass(kind, _VIEWS) or kind is memoryview or kind.__module__ == "numpy"
+    return _base(kind) is not None or any(issubclass(kind, e) for e, _ in _EQUAL_TO) or kind.__module__ == "numpy"
 
 
 @functools.lru_cache(None)
 def _shape(kind: type) -> tuple[str | None, bool, tuple[str, ...]]:
-    """A class as the judge mirrors it: its plain base, whether `_data` knows it, and the special methods of its own."""
+    """A class as the judge mirrors it: its plain base, or its name if it is one of KINDS; whether `_data` knows it; and
+    the special methods of its own.
+    """
     base = _base(kind)
     common: Mapping[str, object] = {**vars(object), **(vars(base) if base and base.__name__ in IMMUTABLE else {})}
     own = []
@@ -165,7 +177,8 @@ def _shape(kind: type) -> tuple[str | None, bool, tuple[str, ...]]:
         found = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
         if found is not common.get(name):
             own.append(name)
-    return None if base is None else base.__name__, _has_data(kind), tuple(own)
+    known = base or (kind if KINDS.get(kind.__name__) is kind else None)
+    return known and known.__name__, _has_data(kind), tuple(own)
 
 
 def _data(value: Any) -> object:
@@ -176,10 +189,9 @@ def _data(value: Any) -> object:
         return base(*base.__getnewargs__(value))
     if base is not None:
         return base(dict.items(value) if base is dict else base.__iter__(value))  # type: ignore[attr-defined]
-    if isinstance(value, _VIEWS):
-        return set(value)
-    if isinstance(value, memoryview):
-        return bytes(value)
+    for equal, plain in _EQUAL_TO:
+        if issubclass(kind, equal):
+            return plain(value)
     return value.item() if kind.__module__ == "numpy" and getattr(value, "shape", None) == () else None
 
 
