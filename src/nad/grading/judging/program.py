@@ -178,7 +178,7 @@ def _shape(kind: type) -> tuple[str | None, bool, tuple[str, ...]]:
         if found is not common.get(name):
             own.append(name)
     known = base or (kind if KINDS.get(kind.__name__) is kind else None)
-    return known and known.__name__, _has_data(kind), tuple(own)
+    return known.__name__ if known else None, _has_data(kind), tuple(own)
 
 
 def _data(value: Any) -> object:

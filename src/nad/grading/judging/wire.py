@@ -21,17 +21,15 @@ from typing import Any
 IMMUTABLE: dict[str, type] = {t.__name__: t for t in (int, float, complex, str, bytes, tuple, frozenset)}
 BASES: dict[str, type] = {**IMMUTABLE, **{t.__name__: t for t in (list, dict, set, bytearray)}}
 # Values of these stay in the program, and their handles say that they are of these.
-KINDS: dict[str, type] = {
-    t.__name__: t
-    for t in (
-        types.FunctionType,
-        types.MethodType,
-        types.BuiltinFunctionType,
-        types.GeneratorType,
-        types.AsyncGeneratorType,
-        property,
-    )
-}
+_KINDS: tuple[type, ...] = (
+    types.FunctionType,
+    types.MethodType,
+    types.BuiltinFunctionType,
+    types.GeneratorType,
+    types.AsyncGeneratorType,
+    property,
+)
+KINDS: dict[str, type] = {t.__name__: t for t in _KINDS}
 _NAMED: dict[str, Any] = {
     **BASES,
     "bool": bool,
