@@ -23,6 +23,7 @@ from nad.runs.store import open_run
 POSITIONS = (8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 1 << 20)
 """Where agreements are kept; the last is the end of all answers."""
 MOST = 32
+"""Samples of which all agreements are kept."""
 SIGNALS = ("logprob", "entropy", "self_certainty", "confidence")
 FOLDER = Path(__file__).parent / "extract"
 

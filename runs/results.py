@@ -154,7 +154,7 @@ def _gain_of(problems: Sequence[Problem], method: Method, place: int) -> str:
 
 def numbers(data: Data) -> str:
     """Of the runs of the other tables, and of those with more samples of fewer problems (their extract ends in -64)."""
-    more = {task: load(f"{task}-64") for task in TASKS if (FOLDER / f"{task}-64.parquet").exists()}
+    more = {task: load(f"{task}-64", FOLDER) for task in TASKS if (FOLDER / f"{task}-64.parquet").exists()}
     runs = {**data, **{f"{task}, {len(problems)} problems": problems for task, problems in more.items()}}
     rows = [
         (str(n), *(_accuracies_of(n, problems) if n <= problems[0].n else "" for problems in runs.values()))
@@ -339,7 +339,7 @@ def rules(data: Data) -> str:
         for suffix, meaning in RULES.items():
             if not (FOLDER / f"{task}-{suffix}.parquet").exists():
                 continue
-            others = {p.name: p for p in load(f"{task}-{suffix}")}
+            others = {p.name: p for p in load(f"{task}-{suffix}", FOLDER)}
             same = [p for p in problems if p.name in others]
             changed = [others[p.name] for p in same]
             cells = [

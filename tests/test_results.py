@@ -80,6 +80,22 @@ def test_the_extract_keeps_what_the_record_says(problem: evidence.Problem) -> No
     np.testing.assert_allclose(problem.signals["confidence"][0], 1.0 + np.arange(6), rtol=1e-3)
 
 
+def test_runs_of_many_samples_keep_the_two_main_agreements_at_the_end(
+    problem: evidence.Problem, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(extract, "MOST", 5)
+    extract.write(RUN, "gsm8k-64", tmp_path)
+    (many,) = evidence.load("gsm8k-64", tmp_path)
+    assert set(many.agreement) == {"neurons", "tokens"}
+    for name, matrices in many.agreement.items():
+        np.testing.assert_array_equal(matrices, problem.agreement[name][-1:])
+    monkeypatch.setattr(results, "FOLDER", tmp_path)
+    header, _, *rows = results.numbers({"gsm8k": [problem]}).splitlines()
+    assert header == "| n | gsm8k | gsm8k, 1 problems |"
+    assert [row.split(" | ")[0] for row in rows] == ["| 2", "| 4"]
+    assert all(row.split(" | ")[1] == row.split(" | ")[2].removesuffix(" |") for row in rows)
+
+
 def test_parting_by_hand() -> None:
     made_of = Problem.of([s.completion for s in RECORD.samples], 4, 400)
     (found,) = agreements.EVERYWHERE["parted"](made_of, [30])

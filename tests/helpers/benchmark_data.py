@@ -1,5 +1,9 @@
-"""Where tests find benchmark files: $NAD_DATA, or shared/data beside the repository. They do not belong to it."""
+"""Where tests find benchmark files: $NAD_DATA, or shared/data beside the repository. They do not belong to it.
 
+And files of the same form, made by a test.
+"""
+
+import json
 import os
 from pathlib import Path
 
@@ -12,4 +16,9 @@ def data_file(name: str) -> Path:
     path = Path(os.environ.get("NAD_DATA") or beside) / name
     if not path.is_file():
         pytest.skip(f"needs the benchmark file {name} in $NAD_DATA or in {beside}")
+    return path
+
+
+def jsonl(path: Path, *rows: dict[str, object]) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return path

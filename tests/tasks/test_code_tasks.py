@@ -5,10 +5,9 @@ import json
 import pickle
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import pytest
-from benchmark_data import data_file
+from benchmark_data import data_file, jsonl
 from programs import needs_bwrap
 
 from nad.errors import NadError
@@ -16,12 +15,6 @@ from nad.grading.programs import extract_program
 from nad.tasks import load_task
 from nad.tasks.code import CodeTask, defined_names, wanted
 from nad.tasks.lcb import same_output, unpack_tests
-
-
-def jsonl(path: Path, *rows: dict[str, object]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
 
 HUMANEVAL = {
     "task_id": "HumanEval/0",

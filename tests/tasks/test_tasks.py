@@ -5,20 +5,13 @@ import re
 import sys
 import types
 from collections import Counter
-from pathlib import Path
 
 import pytest
-from benchmark_data import data_file
+from benchmark_data import data_file, jsonl
 
 from nad.cli.main import main
 from nad.errors import NadError, UsageError
 from nad.tasks import ABOUT, TASKS, Options, load_task
-
-
-def jsonl(path: Path, *rows: dict[str, object]) -> Path:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
 
 # Arithmetic
 

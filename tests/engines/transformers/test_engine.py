@@ -283,7 +283,7 @@ _EXPERTS = {**_SIZES, "intermediate_size": 48, "num_key_value_heads": 2, "pad_to
         (GPT2Config(vocab_size=264, n_embd=32, n_layer=2, n_head=4), "GPT2LMHeadModel has no gated feed-forward"),
         (
             MiniMaxConfig(**_EXPERTS, num_local_experts=4, layer_types=["linear_attention", "full_attention"]),
-            "MiniMaxForCausalLM needs a cache of another kind than keys and values: MiniMax uses cache of its own",
+            "MiniMaxForCausalLM does not run with a cache of keys and values: MiniMax uses cache of its own",
         ),
     ],
 )

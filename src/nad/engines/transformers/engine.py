@@ -170,7 +170,7 @@ class TransformersEngine(ReadsTexts):
         except (ValueError, TypeError, AttributeError, KeyError, NotImplementedError) as error:
             (said, *_) = str(error).splitlines() or [type(error).__name__]
             name = type(self._model).__name__
-            raise UsageError(f"{name} needs a cache of another kind than keys and values: {said}") from error
+            raise UsageError(f"{name} does not run with a cache of keys and values: {said}") from error
         if self._model._supports_attention_backend:
             if fast_cpu and CpuDecoder.fits(self._model):
                 fast = CpuDecoder(self._model, self._modules)
