@@ -70,13 +70,14 @@ def sample_and_select(engine: Engine, prompt: tuple[int, ...]) -> Group:
 
 def load_stock(name: str | None) -> PreTrainedModel:
     """The same model as transformers loads it."""
-    model, _ = read_stock(locate(name, unpack, print), choose_dtype("auto", choose_device("auto")))
-    return model.eval()
+    device = choose_device("auto")
+    model, _ = read_stock(locate(name, unpack, print), choose_dtype("auto", device))
+    return model.to(device).eval()
 
 
 def stock(model: PreTrainedModel, prompt: tuple[int, ...], n: int, tokens: int, least: int = 0) -> None:
     """transformers' own sampling of up to `tokens` tokens, `least` at least."""
-    ids = torch.tensor([prompt])
+    ids = torch.tensor([prompt], device=model.device)
     model.generate(
         ids,
         attention_mask=torch.ones_like(ids),
@@ -106,6 +107,8 @@ def per_token(engine: Engine, prompt: tuple[int, ...]) -> float:
 def seconds(run: Callable[[], object]) -> float:
     begin = time.perf_counter()
     run()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
     return time.perf_counter() - begin
 
 
@@ -125,7 +128,7 @@ def measure(engine: Engine, model: PreTrainedModel, prompt: str, rounds: int) ->
 
 
 def peak_mb(model: str | None, who: str) -> None:
-    """Print by how much 64 samples after a long prompt raise this process' memory at most, in MB."""
+    """Print by how much 64 samples after a long prompt raise this process' memory at most, in MB (not a GPU's)."""
     engine = load_engine(model)
     tokens = engine.encode(LONG)
     if who == "ours":

@@ -17,9 +17,12 @@ _FOLD = "--fold-system (fold_system=True) puts it into the first user turn"
 
 @runtime_checkable
 class Detokenizer(Protocol):
-    """What sampling needs of a tokenizer; prompts and texts need a whole one."""
+    """What sampling needs of a tokenizer; prompts and texts need a whole one.
 
-    eos_token_id: Any
+    It may have `eos_token_id` too, which transformers' own make when asked (`__getattr__`): from Python 3.12 on a check
+    of the protocol would not see it.
+    """
+
     chat_template: Any
     added_tokens_decoder: Any
     all_special_ids: Any
