@@ -89,6 +89,12 @@ def test_runs_of_many_samples_keep_the_two_main_agreements_at_the_end(
     assert set(many.agreement) == {"neurons", "tokens"}
     for name, matrices in many.agreement.items():
         np.testing.assert_array_equal(matrices, problem.agreement[name][-1:])
+    for place in range(len(extract.POSITIONS)):
+        few = evidence.medoid()(problem, place) / problem.n
+        np.testing.assert_allclose(evidence.medoid()(many, place), few, atol=1e-3)
+    for spec in ("auto", "auto:window=1"):
+        assert isinstance(rule := parse_stop(spec), Settled)
+        assert evidence.follow(many, evidence.medoid(), rule) == evidence.follow(problem, evidence.medoid(), rule)
     monkeypatch.setattr(results, "FOLDER", tmp_path)
     header, _, *rows = results.numbers({"gsm8k": [problem]}).splitlines()
     assert header == "| n | gsm8k | gsm8k, 1 problems |"
@@ -98,7 +104,7 @@ def test_runs_of_many_samples_keep_the_two_main_agreements_at_the_end(
 
 def test_parting_by_hand() -> None:
     made_of = Problem.of([s.completion for s in RECORD.samples], 4, 400)
-    (found,) = agreements.EVERYWHERE["parted"](made_of, [30])
+    (found,) = agreements.AT_THE_END["parted"](made_of, [30])
     for i, j in ((0, 1), (2, 4), (3, 0), (4, 5)):
         a, b = (RECORD.samples[k].completion for k in (i, j))
         begin = next((t for t, (x, y) in enumerate(zip(a.tokens, b.tokens, strict=False)) if x != y), len(a.tokens))

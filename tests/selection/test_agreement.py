@@ -14,6 +14,7 @@ from nad.neurons.activation import ActivationSet
 from nad.neurons.agreement import consensus_matrix
 from nad.selection import Candidates, Choice, Consensus, NotApplicable, Selector, parse_selector
 from nad.selection.agreement import DBSCAN, KNN, ConsensusMax, ConsensusMin, MaxAct, Medoid, MinAct
+from nad.selection.base import largest
 from nad.selection.text_sets import bigram_sets, token_sets
 from nad.types import Completion
 
@@ -68,6 +69,11 @@ def test_rounding_does_not_decide_a_tie() -> None:
     of_three = consensus([[0.5, 0.5], [0.5]])
     of_three.similarity[2, 0] += 1e-15
     assert chosen(Medoid(), of_three).index == 0
+
+
+@pytest.mark.parametrize(("scores", "index"), [([1, np.inf, np.inf], 1), ([-np.inf, -np.inf], 0), ([-np.inf, 3], 1)])
+def test_infinite_scores_are_scores(scores: Sequence[float], index: int) -> None:
+    assert largest(scores).index == index
 
 
 def test_minact_and_maxact_count_neurons_and_take_the_smaller_index_of_a_tie() -> None:

@@ -202,7 +202,8 @@ def best(scores: Float[np.ndarray, " n"], tie: Float[np.ndarray, " n"] | None = 
     Scores are sums over rows of one symmetric matrix, whose rounding depends on the order of the terms:
     what differs by less than 1e-9 of the largest is a tie.
     """
-    close = np.flatnonzero(scores >= scores.max() - 1e-9 * max(1.0, abs(scores.max())))
+    top = float(scores.max())
+    close = np.flatnonzero(scores >= top - (1e-9 * max(1.0, abs(top)) if np.isfinite(top) else 0.0))
     if tie is not None:
         close = close[tie[close] <= tie[close].min() + 1e-9]
     return int(close[0])

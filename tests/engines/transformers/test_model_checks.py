@@ -276,6 +276,11 @@ def test_a_package_that_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch
     assert "a package it needs is not installed (This tokenizer needs tiktoken" in refusal(folder)
 
 
+def test_a_folder_without_a_tokenizer_is_no_missing_package(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
+    assert "its tokenizer cannot be read; it needs tokenizer.json, or tokenizer.model and" in refusal(folder)
+
+
 def test_the_device_that_computes_nothing() -> None:
     with pytest.raises(UsageError, match="device 'meta' is not available here; allowed: auto, cpu"):
         choose_device("meta")

@@ -31,6 +31,9 @@ def _reason(files: ModelFiles, error: Exception) -> str:
         return f"a damaged JSON file ({error}); download it again"
     if "trust_remote_code" in text:
         return REMOTE_CODE
+    if "backend tokenizer" in text:
+        needed = "it needs tokenizer.json, or tokenizer.model and the package sentencepiece"
+        return f"its tokenizer cannot be read; {needed} ({text[:100]})"
     if isinstance(error, ImportError) or "pip install" in text or "sentencepiece" in text:
         return f"a package it needs is not installed ({text[:200]})"
     if files.gguf_file:
