@@ -154,12 +154,15 @@ def shortened(text: str, characters: int) -> str:
 
 
 def _chunks(samples: Iterable[GradedSample]) -> Float32[np.ndarray, "c 3"]:
-    """The last chunk of a sample is left out when it is not whole: fewer tokens have fewer neurons."""
+    """The last chunk of a sample is left out when it is not whole: fewer tokens have fewer neurons; so is what was not
+    captured.
+    """
     rows = [np.zeros((0, 3))]
     for sample in samples:
-        signals, whole = sample.completion.signals, len(sample.completion.tokens) // CHUNK
+        signals = sample.completion.signals
         if signals is None:
             continue
+        whole = min(len(sample.completion.tokens) // CHUNK, len(signals.chunk_neurons))
         means = [x[: whole * CHUNK].reshape(-1, CHUNK).mean(1) for x in (signals.entropy, signals.self_certainty)]
         rows.append(np.stack([signals.chunk_neurons[:whole], *means], axis=1))
     return np.concatenate(rows).astype(np.float32)

@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 
 from nad.errors import NadError
 from nad.neurons.activation import ActivationSet
+from nad.runs.record_checks import check_record
 from nad.runs.records import GradedSample, ProblemRecord
 from nad.types import Completion, Signals
 
@@ -151,7 +152,9 @@ def unpack(data: bytes) -> tuple[ProblemRecord, dict[str, object]]:
 
 def _record(rows: Sequence[dict]) -> ProblemRecord:
     first = rows[0]
-    return ProblemRecord(
+    if any(row["problem"] != first["problem"] or row["prompt"] != first["prompt"] for row in rows):
+        raise ValueError("it holds more than one problem")
+    record = ProblemRecord(
         problem=first["problem"],
         prompt_tokens=tuple(first["prompt_tokens"].tolist()),
         samples=tuple(_sample(row) for row in rows),
@@ -161,6 +164,8 @@ def _record(rows: Sequence[dict]) -> ProblemRecord:
         consistent=first["consistent"],
         thinking=first["thinking"],
     )
+    check_record(record)
+    return record
 
 
 def unpack_grades(file: Any) -> list[tuple[bool | None, str | None, str | None]]:
@@ -195,6 +200,8 @@ def _values(column: pa.Array) -> list:
         column = column.chunk(0)
     if not pa.types.is_list(column.type):
         return column.to_pylist()
+    if column.values.null_count:
+        raise NadError("its lists have holes")
     values, offsets = column.values.to_numpy(zero_copy_only=False), column.offsets.to_numpy()
     missing = column.is_null().to_numpy(zero_copy_only=False)
     pieces = [values[a:b] for a, b in pairwise(offsets.tolist())]
@@ -202,7 +209,12 @@ def _values(column: pa.Array) -> list:
 
 
 def _sample(row: dict) -> GradedSample:
-    signals = None if row["logprob"] is None else Signals(*(row[name] for name in _SIGNALS))
+    found = [row[name] for name in _SIGNALS]
+    if len({values is None for values in found}) > 1:
+        raise ValueError("of its signals some are missing")
+    signals = None if found[0] is None else Signals(*found)
+    if not np.all(np.abs(row["peak"]) <= np.finfo(np.float16).max):
+        raise ValueError("peaks must be numbers of 16 bits")
     neurons = ActivationSet(row["neuron"], row["first_token"], row["peak"].astype(np.float16))
     completion = Completion(
         row["sample"],

@@ -137,6 +137,12 @@ class ProblemRecord:
     thinking: bool = False
 
     @property
+    def largest_neuron(self) -> int:
+        """The largest number of a neuron that any sample activated; -1 where none did."""
+        found = [s.completion.activations for s in self.samples]
+        return max((int(a.neuron[-1]) for a in found if a is not None and len(a)), default=-1)
+
+    @property
     def group(self) -> Group:
         """The completions as a Group, for selectors."""
         return Group(self.prompt_tokens, tuple(s.completion for s in self.samples), self.computed_tokens)

@@ -245,6 +245,8 @@ class RunStore:
             raise _Wrong(f"holds problem {record.problem}, not {problem}")
         if different := differences(with_defaults(settings), self._settings):
             raise _Wrong(f"was made with other settings ({'; '.join(different)}; problem {problem})")
+        if (past := record.largest_neuron) >= self.manifest.neurons:
+            raise _Wrong(f"has neuron {past}, but the model's are below {self.manifest.neurons} (problem {problem})")
         if not len(record.samples) == part.samples <= self.manifest.n:
             raise _Wrong(f"holds {len(record.samples)} samples, not {self.manifest.n} (problem {problem})")
         return record
