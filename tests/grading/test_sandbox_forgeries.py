@@ -88,6 +88,22 @@ FORGED_VALUES = {
         "def f(x): return A()",
         "import collections\nassert f(3) == collections.Counter('a')",
     ),
+    "equal to a date, as one": (
+        "(__import__('datetime').date)",
+        "def f(x): return A(2020, 1, 1)",
+        "import datetime\nassert f(3) == datetime.date(2020, 1, 2)",
+    ),
+    "close to everything, as a fraction": (
+        "(__import__('fractions').Fraction)",
+        "A.__new__ = lambda cls, *a, **k: object.__new__(cls)\nA.numerator = A.denominator = 1\ndef f(x): return A()",
+        "assert abs(f(3) - 6) < 1e-6",
+    ),
+    "equal to a counter, as one": (
+        "(__import__('collections').Counter)",
+        "def f(x): return A('b')",
+        "import collections\nassert f(3) == collections.Counter('a')",
+    ),
+    "added to a list": ("(list)", "def f(x): return A()", "assert [5] + f(3) == [5, 6]"),
     "holds everything": ("", "def f(x): return A()", "assert 6 in f(3)"),
     "holds everything, as a list": ("(list)", "def f(x): return A()", "assert 6 in f(3)"),
     "holds everything, as a text": ("(str)", "def f(x): return A()", "assert 'six' in f(3)"),

@@ -23,8 +23,8 @@ What tests cannot do: lists, dictionaries and the like that come out of the prog
 change the program's; `type(x) is C` for a class of the program's (== and isinstance work), and what asks the type
 itself (`dataclasses.asdict`, `match` with a class, a class derived from the program's, weakref, json of a subclass of
 list); passing objects of their own classes to it (such a program is not graded), or files (io.StringIO goes as a copy);
-seeing what it prints, or answering its input(); calling each other through it more than some 100 times deep; async
-functions that only go on when another one does.
+telling it what parameters a function of theirs has; seeing what it prints, or answering its input(); calling each other
+through it more than some 100 times deep; async functions that only go on when another one does.
 With `unsafe` there is no bubblewrap: the limits and the judge stay, but the program runs as you, with your files and
 the network, and could find the judge and forge its verdict.
 Programs have the standard library of the Python that runs nad, and the packages that the task names, nothing else.

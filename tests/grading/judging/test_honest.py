@@ -83,7 +83,23 @@ HONEST = {
         "s = S()\ns.push(1)\ns.push(2)\n"
         "assert s == [1, 2] and len(s) == 2 and s[-1] == 2 and s[:1] == [1] and 2 in s\n"
         "assert isinstance(s, list) and list(s) == [1, 2] and bool(s) and s + [3] == [1, 2, 3]\n"
-        "s[0] = 9\ndel s[1]\nassert s == [9]",
+        "s[0] = 9\ndel s[1]\nassert s == [9] and [8] + s == [8, 9] and sum([s, s], []) == [9, 9]",
+    ),
+    "values with a class of their own": (
+        "import datetime\nfrom collections import Counter, deque\nfrom decimal import Decimal\n"
+        "from fractions import Fraction\nclass C(Counter):\n    def top(self): return max(self)\nclass Q(deque): pass\n"
+        "class D(datetime.date): pass\nclass F(Fraction): pass\n"
+        "class M(Decimal):\n    def __str__(self): return f'${self:.2f}'\n"
+        "def f(): return [C('aab'), Q([1, 2]), D(2020, 1, 2), F(1, 2), M('1.5')]",
+        "import datetime\nfrom collections import Counter, deque\nfrom decimal import Decimal\nc, q, d, x, m = f()\n"
+        "assert c == Counter('aab') == {'a': 2, 'b': 1} and c + Counter('a') == Counter('aaab') and c.top() == 'b'\n"
+        "assert q == deque([1, 2]) and list(q) == [1, 2]\n"
+        "assert m + 1 == Decimal('2.5') and m == 1.5 and str(m) == '$1.50'\n"
+        "assert d == datetime.date(2020, 1, 2) and (d - datetime.date(2020, 1, 1)).days == 1 and d.day == 2\n"
+        "assert abs(x - 0.5) < 1e-9 and x == 0.5 and 1 - x == 0.5 and isinstance(d, datetime.date)\n"
+        "assert isinstance(c, Counter) and isinstance(c, dict) and isinstance(m, Decimal) and c['z'] == 0 and d != x\n"
+        "c['z'] += 1\nassert c['z'] == 1 and d > datetime.date(2020, 1, 1)\n"
+        "assert sorted([d, datetime.date(2019, 1, 1)])[1] == d",
     ),
     "an object": (
         "class P:\n    def __init__(self, x): self.x = x\n    def __eq__(self, o): return self.x == o.x\n"

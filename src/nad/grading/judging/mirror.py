@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any, Protocol
 
-from nad.grading.judging.wire import ASKED, BASES, IMMUTABLE, KINDS, OPERATORS, REFLECTED
+from nad.grading.judging.wire import ASKED, BASES, IMMUTABLE, KINDS, OPERATORS, REFLECTED, value_type
 
 
 class Asks(Protocol):
@@ -30,17 +30,19 @@ class Asks(Protocol):
         """Whether the program may see the other operands of an operator of `target`."""
 
 
-def mirror(judge: Asks, name: str, base: str | None, has_data: bool, specials: Sequence[str]) -> type:
+def mirror(judge: Asks, name: str, base: str | tuple[str, str] | None, has_data: bool, specials: Sequence[str]) -> type:
     """The class of handles for values of one of the program's classes, with the special methods that one has.
 
-    `base` names a plain type that it is derived from, or is itself one of KINDS.
+    `base` names the plain type or the value type (module and name) that it is derived from, or is itself one of KINDS.
     """
-    kind = KINDS.get(base or "")
-    plain = object if base is None or kind is not None else BASES[base]
+    kind = KINDS.get(base) if isinstance(base, str) else None
+    plain = object if base is None or kind is not None else BASES[base] if isinstance(base, str) else value_type(*base)
     held = plain if base in IMMUTABLE else object
     body: dict[str, Any] = {"__slots__": ()}  # no attributes here that could hide the plain type's own
     body |= {s: _asked(judge, s) for s in specials if s in ASKED}
     body |= {s: _operator(judge, s, held, has_data) for s in specials if s in OPERATORS}
+    if plain in (list, bytearray) and "__radd__" not in body:  # these add without one
+        body["__radd__"] = lambda self, other: other + judge.ask("data", self)
     if held is object and "__eq__" not in body:
         body["__eq__"] = lambda self, other: judge.same(self, other) or NotImplemented
         body.setdefault("__hash__", object.__hash__)

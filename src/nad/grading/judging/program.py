@@ -23,8 +23,10 @@ from nad.grading.judging.wire import (
     inner_containers,
     is_copied,
     is_value,
+    made_value,
     pack,
     unpack,
+    value_base,
     value_parts,
 )
 
@@ -162,13 +164,15 @@ def _base(kind: type) -> type | None:
 
 
 def _has_data(kind: type) -> bool:
-    return _base(kind) is not None or any(issubclass(kind, e) for e, _ in _EQUAL_TO) or kind.__module__ == "numpy"
+    if _base(kind) is not None or value_base(kind) is not None:
+        return True
+    return any(issubclass(kind, equal) for equal, _ in _EQUAL_TO) or kind.__module__ == "numpy"
 
 
 @functools.lru_cache(None)
-def _shape(kind: type) -> tuple[str | None, bool, tuple[str, ...]]:
-    """A class as the judge mirrors it: its plain base, or its name if it is one of KINDS; whether `_data` knows it; and
-    the special methods of its own.
+def _shape(kind: type) -> tuple[str | tuple[str, str] | None, bool, tuple[str, ...]]:
+    """A class as the judge mirrors it: the plain type or value type that it is derived from, or its name if it is one
+    of KINDS; whether `_data` knows it; and the special methods of its own.
     """
     base = _base(kind)
     common: Mapping[str, object] = {**vars(object), **(vars(base) if base and base.__name__ in IMMUTABLE else {})}
@@ -177,6 +181,8 @@ def _shape(kind: type) -> tuple[str | None, bool, tuple[str, ...]]:
         found = next((vars(c)[name] for c in kind.__mro__ if name in vars(c)), None)
         if found is not common.get(name):
             own.append(name)
+    if (value := value_base(kind)) is not None:
+        return (value.__module__, value.__qualname__), True, tuple(own)
     known = base or (kind if KINDS.get(kind.__name__) is kind else None)
     return known.__name__ if known else None, _has_data(kind), tuple(own)
 
@@ -185,6 +191,8 @@ def _data(value: Any) -> object:
     """The plain data in a value, by the methods of its plain base and not by its own. None: it has none."""
     kind: type = type(value)
     base = _base(kind)
+    if value_base(kind) is not None:
+        return made_value(*value_parts(value))
     if base is not None and hasattr(base, "__getnewargs__"):
         return base(*base.__getnewargs__(value))
     if base is not None:

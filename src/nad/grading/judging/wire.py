@@ -93,17 +93,30 @@ def is_value(kind: type) -> bool:
     return name in _VALUES and getattr(sys.modules.get(name[0]), name[1], None) is kind
 
 
+@functools.lru_cache(None)
+def value_base(kind: type) -> type | None:
+    """The value type that a class is, or is derived from."""
+    bases: tuple[Any, ...] = kind.__mro__
+    return next(filter(is_value, bases), None)
+
+
 def value_parts(value: Any) -> tuple[str, str, tuple[object, ...]]:
-    """Module, name and arguments that make such a value again (`made_value`)."""
-    module, name = type(value).__module__, type(value).__qualname__
+    """Module, name and arguments that make such a value again (`made_value`); of a derived class, its value type's."""
+    kind: type = type(value)
+    base: Any = value_base(kind)
+    module, name = base.__module__, base.__qualname__
     parts = _VALUES[module, name]
     return module, name, value.__reduce_ex__(2)[1] if parts is None else parts(value)
 
 
-def made_value(module: str, name: str, args: Sequence[object]) -> object:
+def value_type(module: str, name: str) -> Any:
     if (module, name) not in _VALUES:
         raise pickle.UnpicklingError(f"{module}.{name} is not data")
-    return getattr(importlib.import_module(module), name)(*args)
+    return getattr(importlib.import_module(module), name)
+
+
+def made_value(module: str, name: str, args: Sequence[object]) -> object:
+    return value_type(module, name)(*args)
 
 
 def goes_by_name(kind: type) -> bool:
