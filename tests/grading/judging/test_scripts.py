@@ -46,6 +46,10 @@ SCRIPTS = {
     "/dev/stdin": "print(int(open('/dev/stdin').readline()) * 2)",
     "/dev/stdin, later": "n = int(input())\nassert int(open('/dev/stdin').read()) == n\nprint(n * 2)",
     "/dev/stdout": "print(int(input()) * 2, file=open('/dev/stdout', 'w'))",
+    "/dev/stdout, closed and opened again": (
+        "import os, time\nn = int(input())\nos.close(1)\ntime.sleep(0.3)\n"
+        "assert os.open('/dev/stdout', os.O_WRONLY) == 1\nprint(n * 2)"
+    ),
     "descriptor 0": "print(int(open(0).read()) * 2)",
     "the size of its input": "import os\nprint(int(os.read(0, os.fstat(0).st_size)) * 2)",
     "its own file": (

@@ -42,23 +42,21 @@ def _run(job: dict[str, Any], text: str) -> tuple[bytes, str]:
             file.write(content)
     os.mkfifo(printed)
     reading = os.open(printed, os.O_RDONLY | os.O_NONBLOCK)
-    descriptors = os.open(source, os.O_RDONLY), os.open(printed, os.O_WRONLY), os.open(os.devnull, os.O_WRONLY)
 
     def start() -> NoReturn:
         os.execv(sys.executable, [sys.executable, "-s", "-S", "-P", "-c", _START.format(path=script)])
 
     try:
-        pid = fork(start, job["limits"], descriptors)
-    finally:
-        for descriptor in descriptors:
-            os.close(descriptor)
-    try:
-        return _collect(pid, reading, job)
+        # Held until the program has ended: it may close its output, and open it again.
+        with open(printed, "wb", 0) as writing:
+            with open(source, "rb", 0) as given, open(os.devnull, "wb", 0) as null:
+                pid = fork(start, job["limits"], [file.fileno() for file in (given, writing, null)])
+            return _collect(pid, reading, writing.close, job)
     finally:
         os.close(reading)
 
 
-def _collect(pid: int, reading: int, job: dict[str, Any]) -> tuple[bytes, str]:
+def _collect(pid: int, reading: int, stop_writing: Callable[[], None], job: dict[str, Any]) -> tuple[bytes, str]:
     """The output of one process, and why it failed; processes it left behind end with it."""
     watch = Watch(job["limits"], job["fresh"] if job["boxed"] else ())
     data, reason = bytearray(), ""
@@ -69,6 +67,7 @@ def _collect(pid: int, reading: int, job: dict[str, Any]) -> tuple[bytes, str]:
             ready = select.select(waiting, [], [], min(watch.left(), GLANCE_S))[0]
             if ended in ready:
                 sweep()  # what it left behind holds its output open
+                stop_writing()
                 waiting.remove(ended)
             if reading in ready:
                 block = os.read(reading, 1 << 16)
