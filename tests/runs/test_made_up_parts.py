@@ -74,6 +74,7 @@ MADE_UP: dict[str, tuple[str, Callable[[list], list], str]] = {
     "tokens computed below 0": ("computed_tokens", every(-1), "negative"),
     "a verdict on no sample": ("consistent", every(2), "cannot be 2"),
     "a token without signals": ("tokens", lambda rows: [[*r, 1] for r in rows], "signals"),
+    "a signal that is no number": ("logprob", inner(float("nan")), "signals are not numbers"),
     "no signal among others": ("logprob", every(None), "some are missing"),
     "too many chunks": ("chunk_neurons", every([1] * 99), "signals"),
 }

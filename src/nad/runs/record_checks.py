@@ -38,11 +38,13 @@ def _faults(sample: GradedSample, place: int) -> Iterator[str]:
     if found is not None and np.any(found.first_token >= length):
         yield "a neuron's first token lies past its end"
     if completion.signals is not None and not _fit(completion.signals, length):
-        yield "its signals are not one for each token, and at most one for each chunk"
+        yield "its signals are not numbers, one for each token and at most one for each chunk"
     if len(ends) not in (0, length) or np.any(np.diff(ends, prepend=0, append=len(completion.text)) < 0):
         yield "text_end does not lead through its text"
 
 
 def _fit(signals: Signals, tokens: int) -> bool:
     each = (signals.logprob, signals.entropy, signals.self_certainty, signals.confidence)
-    return all(len(s) == tokens for s in each) and len(signals.chunk_neurons) <= -(-tokens // CHUNK)
+    return all(len(s) == tokens and not np.isnan(s).any() for s in each) and len(signals.chunk_neurons) <= -(
+        -tokens // CHUNK
+    )

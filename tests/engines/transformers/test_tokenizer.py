@@ -1,5 +1,6 @@
 """Prompts to tokens and tokens to text: end tokens, thinking tags, a text's first token, system messages."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -75,10 +76,11 @@ def test_the_token_that_closes_a_turn_ends_a_completion(template: str, end: str 
     assert end_tokens(tiny_model("llama"), tokenizer) == expected
 
 
-def test_end_tokens_that_are_no_numbers() -> None:
+@pytest.mark.parametrize("named", ["</s>", [2], {"id": 2}])
+def test_end_tokens_that_are_no_numbers(named: object) -> None:
     model = tiny_model("llama")
-    model.generation_config.eos_token_id = ["</s>"]
-    with pytest.raises(NadError, match="'</s>' as the token that ends an answer, which is not a number"):
+    model.generation_config.eos_token_id = [named]
+    with pytest.raises(NadError, match=re.escape(f"{named!r} as the token that ends an answer, which is not a number")):
         end_tokens(model, tiny_tokenizer())
 
 

@@ -120,12 +120,12 @@ def end_tokens(model: nn.Module, tokenizer: Detokenizer) -> frozenset[int]:
     found = [getattr(owner, "eos_token_id", None) for owner in (settings, model.config, tokenizer)]
     lists = [ids if isinstance(ids, list) else [ids] for ids in found]
     closing = ChatTemplate(tokenizer).closing_token() if tokenizer.chat_template else None
-    ids = {i for i in [*(i for ids in lists for i in ids), closing] if i is not None}
-    if wrong := [i for i in ids if not isinstance(i, int)]:
+    named = [i for i in [*(i for ids in lists for i in ids), closing] if i is not None]
+    if wrong := [i for i in named if not isinstance(i, int)]:
         raise NadError(
             f"the model's settings name {wrong[0]!r} as the token that ends an answer, which is not a number"
         )
-    return frozenset(ids)
+    return frozenset(named)
 
 
 def unicode(text: str) -> str:
