@@ -117,7 +117,8 @@ def test_the_examples_of_the_docs_run(
     ]
     store = RunStore.create(str(tmp_path / "runs" / "try"), manifest(n=2), ["p0"])
     store.write(
-        0, record("p0", [sample(0, [4, 2, END], {1: 0, 5: 40}, True, "4"), sample(1, [4, END], {}, False, "5")])
+        0,
+        record("p0", [sample(0, [4, *[2] * 40, END], {1: 0, 5: 40}, True, "4"), sample(1, [4, END], {}, False, "5")]),
     )
     monkeypatch.chdir(tmp_path)
     names: dict[str, object] = {}

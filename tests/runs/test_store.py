@@ -52,19 +52,21 @@ def graded_samples(draw: st.DrawFn, index: int, with_signals: bool) -> GradedSam
     tokens = draw(st.lists(st.integers(0, 200_000), min_size=1, max_size=40))
     neurons = sorted(draw(st.sets(st.integers(0, 2**32 - 1), max_size=30)))
     m, chunks = len(neurons), -(-len(tokens) // 32)
-    first = draw(st.lists(st.integers(0, 2**32 - 1), min_size=m, max_size=m))
+    first = draw(st.lists(st.integers(0, len(tokens) - 1), min_size=m, max_size=m))
     peak = draw(st.lists(st.floats(width=16, allow_nan=False, allow_infinity=False), min_size=m, max_size=m))
     columns = [np.array(draw(st.lists(floats, min_size=len(tokens), max_size=len(tokens))), np.float32) for _ in "1234"]
     counts = np.array(draw(st.lists(st.integers(0, 65535), min_size=chunks, max_size=chunks)), np.uint16)
+    written = draw(text)
+    ends = st.lists(st.integers(0, len(written)), min_size=len(tokens), max_size=len(tokens)).map(sorted)
     found = activation_set(np.array(neurons, np.int64), np.array(first, np.int64), np.array(peak))
     completion = Completion(
         index,
         tuple(tokens),
-        draw(text),
+        written,
         draw(st.sampled_from(["stop", "length", None])),
         found,
         Signals(*columns, counts) if with_signals else None,
-        tuple(draw(st.lists(st.integers(0, 2**31 - 1), max_size=40))),
+        tuple(draw(st.just([]) | ends)),
     )
     grade = draw(st.none() | text), draw(st.none() | st.booleans()), draw(st.floats(0, 1e6)), draw(st.none() | text)
     return GradedSample(completion, *grade)
@@ -81,7 +83,7 @@ def records(draw: st.DrawFn) -> ProblemRecord:
         computed_tokens=draw(st.integers(0, 2**40)),
         prompt=draw(text),
         seed=draw(st.none() | st.integers(0, 2**64 - 1)),
-        consistent=draw(st.none() | st.integers(0, 3)),
+        consistent=draw(st.none() | st.integers(0, len(samples) - 1)),
     )
 
 

@@ -45,6 +45,5 @@ def _faults(sample: GradedSample, place: int) -> Iterator[str]:
 
 def _fit(signals: Signals, tokens: int) -> bool:
     each = (signals.logprob, signals.entropy, signals.self_certainty, signals.confidence)
-    return all(len(s) == tokens and not np.isnan(s).any() for s in each) and len(signals.chunk_neurons) <= -(
-        -tokens // CHUNK
-    )
+    few = len(signals.chunk_neurons) <= -(-tokens // CHUNK)
+    return few and all(len(s) == tokens and not np.isnan(s).any() for s in each)
