@@ -1,5 +1,6 @@
 """How tokens go through the model: the Decoder contract, and the decoder that runs any model through its modules."""
 
+import inspect
 from collections.abc import Sequence
 from contextlib import nullcontext
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -53,6 +54,7 @@ class SharedPromptDecoder:
 
     def __init__(self, model: Any, layers: FeedForwards, expand: bool = False) -> None:
         self._model, self._layers, self._expand = model, layers, expand
+        self._takes_cache = _name_of_cache(model)
 
     def prefill(self, tokens: Sequence[int], capture: bool = False) -> tuple[SharedPromptCache, Forward]:
         cache = SharedPromptCache(len(self._layers), self._expand)
@@ -93,9 +95,14 @@ class SharedPromptDecoder:
         out = self._model(
             input_ids=ids,
             position_ids=position,
-            past_key_values=cache,
             use_cache=True,
             logits_to_keep=keep,
+            **{self._takes_cache: cache},
             **extra,
         )
         return out.logits
+
+
+def _name_of_cache(model: Any) -> str:
+    """What the model's forward pass calls its cache: transformers 5.24 renamed it, and ends the old name with 5.40."""
+    return "cache" if "cache" in inspect.signature(model.forward).parameters else "past_key_values"
