@@ -47,6 +47,19 @@ def estimates(values: Float[np.ndarray, "problems columns"]) -> list[Estimate]:
     return [Estimate(*map(float, column)) for column in zip(means, *bounds, strict=True)]
 
 
+def correlation(x: Sequence[Float[np.ndarray, " _"]], y: Sequence[Float[np.ndarray, " _"]]) -> Estimate:
+    """Pearson's r of all values of all problems, an array for each; the interval draws problems, as their values hang
+    together. nan where one of both has a single value.
+    """
+    pairs = list(zip(x, y, strict=True))
+    sums = np.array([[len(a), a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum()] for a, b in pairs])
+    n, sx, sy, sxx, syy, sxy = np.concatenate([sums.sum(axis=0, keepdims=True), drawn_sums(sums)]).T
+    spread = np.sqrt((n * sxx - sx**2).clip(0) * (n * syy - sy**2).clip(0))
+    r = np.divide(n * sxy - sx * sy, spread, out=np.full(len(n), np.nan), where=spread > 0)
+    bounds = np.nanquantile(r[1:], [0.025, 0.975]) if len(pairs) > 1 and np.isfinite(r[1:]).any() else (np.nan, np.nan)
+    return Estimate(*map(float, (r[0], *bounds)))
+
+
 def auroc(right: Num[np.ndarray, " a"], wrong: Num[np.ndarray, " b"]) -> float:
     """Probability that a value of `right` is larger than one of `wrong`, ties counted half; nan without a pair.
 

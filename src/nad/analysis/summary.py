@@ -139,7 +139,7 @@ def digest_problem(record: ProblemRecord, manifest: Manifest, characters: int = 
         distinct=prefixes.distinct[positions - 1],
         computed=prefixes.computed[positions - 1],
         growth=tuple(np.append(g[CHUNK - 1 :: CHUNK], g[-1:] if len(g) % CHUNK else []).astype(int) for g in growth),
-        chunks=_chunks(record.samples),
+        chunks=chunk_signals(record.samples),
         strongest=_strongest_agreement(sets),
     )
 
@@ -153,8 +153,10 @@ def shortened(text: str, characters: int) -> str:
     return text[:head] + note + text[len(text) - tail :] if characters else ""
 
 
-def _chunks(samples: Iterable[GradedSample]) -> Float32[np.ndarray, "c 3"]:
-    """The last chunk of a sample is left out when it is not whole: fewer tokens have fewer neurons; so is what was not
+def chunk_signals(samples: Iterable[GradedSample]) -> Float32[np.ndarray, "c 3"]:
+    """Of every chunk of 32 tokens its unique neurons, its mean entropy and its mean self-certainty.
+
+    The last chunk of a sample is left out when it is not whole: fewer tokens have fewer neurons; so is what was not
     captured.
     """
     rows = [np.zeros((0, 3))]

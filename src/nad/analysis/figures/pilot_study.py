@@ -9,7 +9,7 @@ from jaxtyping import Float
 
 from nad.analysis.figures.canvas import CORRECT, INCORRECT, NOT_GRADED, Drawn, canvas, file_name, histograms, settings
 from nad.analysis.requirements import Missing, require
-from nad.analysis.statistics import auroc, drawn_sums
+from nad.analysis.statistics import auroc, correlation
 from nad.analysis.summary import ProblemDigest, RunDigest
 from nad.stopping import CHUNK
 
@@ -58,17 +58,9 @@ def _p_value(p: float) -> str:
 
 
 def _r_interval(run: RunDigest, column: int) -> str:
-    """95 % of the correlations over resampled problems, from each problem's sums."""
-    if len(run.problems) < 2:
-        return ""
     x, y = ([p.chunks[:, c].astype(float) for p in run.problems] for c in (0, column))
-    pairs = list(zip(x, y, strict=True))
-    sums = np.array([[len(a), a.sum(), b.sum(), (a * a).sum(), (b * b).sum(), (a * b).sum()] for a, b in pairs])
-    n, sx, sy, sxx, syy, sxy = drawn_sums(sums).T
-    spread = np.sqrt((n * sxx - sx**2).clip(0) * (n * syy - sy**2).clip(0))
-    r = np.divide(n * sxy - sx * sy, spread, out=np.full(len(n), np.nan), where=spread > 0)
-    low, high = np.nanquantile(r, [0.025, 0.975])
-    return f" [{low:.3f}, {high:.3f}]"
+    found = correlation(x, y)
+    return f" [{found.low:.3f}, {found.high:.3f}]" if len(run.problems) > 1 else ""
 
 
 def figure_3(run: RunDigest) -> Drawn:

@@ -182,7 +182,7 @@ def _shape(kind: type) -> tuple[str | tuple[str, str] | None, bool, tuple[str, .
         if found is not common.get(name):
             own.append(name)
     if (value := value_base(kind)) is not None:
-        return (value.__module__, value.__qualname__), True, tuple(own)
+        return value, True, tuple(own)
     known = base or (kind if KINDS.get(kind.__name__) is kind else None)
     return known.__name__ if known else None, _has_data(kind), tuple(own)
 

@@ -87,26 +87,33 @@ def is_copied(kind: type) -> bool:
 
 
 @functools.lru_cache(None)
+def value_name(kind: type) -> tuple[str, str] | None:
+    """Module and name of one of the standard library's value types, None for other types.
+
+    The name that is public: Python 3.13 defines pathlib's in a module of another name.
+    """
+    known = ((module, name) for module, name in _VALUES if name == kind.__qualname__)
+    return next((pair for pair in known if getattr(sys.modules.get(pair[0]), pair[1], None) is kind), None)
+
+
 def is_value(kind: type) -> bool:
     """Whether it is one of the standard library's value types."""
-    name = str(kind.__module__), kind.__qualname__
-    return name in _VALUES and getattr(sys.modules.get(name[0]), name[1], None) is kind
+    return value_name(kind) is not None
 
 
 @functools.lru_cache(None)
-def value_base(kind: type) -> type | None:
-    """The value type that a class is, or is derived from."""
+def value_base(kind: type) -> tuple[str, str] | None:
+    """Module and name of the value type that a class is, or is derived from."""
     bases: tuple[Any, ...] = kind.__mro__
-    return next(filter(is_value, bases), None)
+    return next(filter(None, map(value_name, bases)), None)
 
 
 def value_parts(value: Any) -> tuple[str, str, tuple[object, ...]]:
     """Module, name and arguments that make such a value again (`made_value`); of a derived class, its value type's."""
-    kind: type = type(value)
-    base: Any = value_base(kind)
-    module, name = base.__module__, base.__qualname__
-    parts = _VALUES[module, name]
-    return module, name, value.__reduce_ex__(2)[1] if parts is None else parts(value)
+    base = value_base(type(value))
+    assert base is not None
+    parts = _VALUES[base]
+    return *base, value.__reduce_ex__(2)[1] if parts is None else parts(value)
 
 
 def value_type(module: str, name: str) -> Any:
