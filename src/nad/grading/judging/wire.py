@@ -105,12 +105,13 @@ def is_value(kind: type) -> bool:
 def value_base(kind: type) -> tuple[str, str] | None:
     """Module and name of the value type that a class is, or is derived from."""
     bases: tuple[Any, ...] = kind.__mro__
-    return next(filter(None, map(value_name, bases)), None)
+    return next((name for base in bases if (name := value_name(base))), None)
 
 
 def value_parts(value: Any) -> tuple[str, str, tuple[object, ...]]:
     """Module, name and arguments that make such a value again (`made_value`); of a derived class, its value type's."""
-    base = value_base(type(value))
+    kind: type = type(value)
+    base = value_base(kind)
     assert base is not None
     parts = _VALUES[base]
     return *base, value.__reduce_ex__(2)[1] if parts is None else parts(value)
