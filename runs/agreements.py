@@ -153,13 +153,13 @@ def _late(problem: Problem, positions: Sequence[int]) -> Float[np.ndarray, "posi
 EVERYWHERE: Mapping[str, Agreement] = {
     "neurons": _plain,
     "tokens": _tokens,
+}
+"""Agreements that are kept at every position."""
+AT_THE_END: Mapping[str, Agreement] = {
     "bigrams": _bigrams,
     "rare": _rare_here,
     "background": _rare_elsewhere,
     "parted": _after_parting,
-}
-"""Agreements that are kept at every position."""
-AT_THE_END: Mapping[str, Agreement] = {
     **{f"layers {number + 1}/{BANDS}": _band(number) for number in range(BANDS)},
     "peaks": _peaks,
     "strongest 500": _strongest(500),

@@ -1,26 +1,33 @@
-"""The figure of docs/RESULTS.md: the gain over the mean answer against the computed tokens, task by task."""
+"""The figures of docs/RESULTS.md: the gain over the mean answer against the computed tokens, task by task."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from evidence import END, Method, Problem, accuracy, average, cost, follow, medoid
+from evidence import AT_STOPS, END, METHODS, Problem, accuracy, average, cost, follow, medoid
 from extract import POSITIONS
 
 from nad.analysis.figures.canvas import LINES, MARKS, STYLES, Drawn, canvas, save
 from nad.analysis.statistics import estimates
 from nad.stopping import Settled
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 Data = Mapping[str, Sequence[Problem]]
 Point = tuple[str, str, str, float, float, float, float]
-METHODS: Mapping[str, Method] = {"medoid of neurons": medoid(), "medoid of tokens": medoid("tokens")}
+AUTO = "--stop-at auto"
+AGAINST_TEXTS = ("medoid", "medoid@tokens", AUTO)
+OTHERS = ("knn", "dbscan", "minact", "logprob", "entropy", "deepconf")
 
 
 def curve_points(data: Data) -> Iterator[Point]:
     """Task, method, stop, share of computed tokens, and the gain with its interval, in percentage points."""
     for task, problems in data.items():
         base = average(problems)
-        for name, method in METHODS.items():
+        for name in AT_STOPS:
+            method = METHODS[name]
             for place in range(1, END + 1):
                 stop = "none" if place == END else str(POSITIONS[place])
                 gain = estimates((accuracy(problems, method, place) - base)[:, None])[0]
@@ -29,12 +36,21 @@ def curve_points(data: Data) -> Iterator[Point]:
         ends = [follow(p, medoid(), Settled()) for p in problems]
         gain = estimates((np.array([e.correct for e in ends]) - base)[:, None])[0]
         share = float(np.mean([e.share for e in ends]))
-        yield task, "--stop-at auto", "auto", share, 100 * gain.value, 100 * gain.low, 100 * gain.high
+        yield task, AUTO, "auto", share, 100 * gain.value, 100 * gain.low, 100 * gain.high
 
 
 def draw(data: Data, folder: Path) -> list[Path]:
-    """Write the figure and its numbers."""
+    """Write the figures and their numbers."""
     found = list(curve_points(data))
+    bars = "Bars are 95 % intervals by bootstrap over problems, for the neurons and for auto."
+    title = "What a later stop buys"
+    shown = [point for point in found if point[1] in AGAINST_TEXTS]
+    files = _save("stop-curves", title, bars, _panels(data, found, AGAINST_TEXTS, {"medoid", AUTO}), shown, folder)
+    others = "Their intervals (in the CSV file) are some ten points wide."
+    return files + _save("stop-selectors", title, others, _panels(data, found, OTHERS, set()), found, folder)
+
+
+def _panels(data: Data, found: Sequence[Point], lines: Sequence[str], with_bars: set[str]) -> "Figure":
     columns = 2
     rows = -(-len(data) // columns)
     with canvas(7.2, 2.6 * rows, columns, rows) as (figure, axes):
@@ -42,11 +58,11 @@ def draw(data: Data, folder: Path) -> list[Path]:
             axis.set_visible(False)
         for axis, (task, problems) in zip(axes, data.items(), strict=False):
             axis.axhline(0, color="#767676", linewidth=0.8)
-            for number, name in enumerate([*METHODS, "--stop-at auto"]):
+            for number, name in enumerate(lines):
                 some = [p for p in found if p[:2] == (task, name)]
                 share, gain, low, high = (np.array([p[i] for p in some]) for i in (3, 4, 5, 6))
                 axis.plot(share, gain, color=LINES[number], ls=STYLES[number], marker=MARKS[number], ms=4, label=name)
-                if number != 1:
+                if name in with_bars:
                     axis.vlines(share, low, high, color=LINES[number], alpha=0.25, linewidth=1.5)
             axis.set_title(f"{task}, {len(problems)} problems")
             axis.set_xlim(0, 1.03)
@@ -54,15 +70,12 @@ def draw(data: Data, folder: Path) -> list[Path]:
             axis.set_ylabel("points over the mean answer")
         for axis in axes[len(data) - columns : len(data)]:
             axis.set_xlabel("computed tokens, share of all full answers")
-        axes[0].legend(fontsize=7, loc="lower right")
-        columns_of = zip(*found, strict=True)
-        names = ("task", "method", "stop", "computed", "gain", "low", "high")
-        drawn = Drawn(
-            "stop-curves",
-            "What a later stop buys",
-            "Each mark is a stop from 16 tokens to full answers. Bars are 95 % intervals by bootstrap over problems, "
-            "for the neurons and for auto.",
-            figure,
-            {name: list(column) for name, column in zip(names, columns_of, strict=True)},
-        )
-    return save(drawn, folder)
+        figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=len(lines), fontsize=7)
+    return figure
+
+
+def _save(name: str, title: str, note: str, figure: "Figure", found: Sequence[Point], folder: Path) -> list[Path]:
+    names = ("task", "method", "stop", "computed", "gain", "low", "high")
+    numbers = {name: list(column) for name, column in zip(names, zip(*found, strict=True), strict=True)}
+    caption = f"Each mark is a stop from 16 tokens to full answers. {note}"
+    return save(Drawn(name, title, caption, figure, numbers), folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 from agreements import AT_THE_END, EVERYWHERE
-from extract import FOLDER, POSITIONS, SIGNALS
+from extract import FOLDER, POSITIONS, SIGNALS, mean_of
 from jaxtyping import Float, Int
 
 from nad.analysis.statistics import Estimate, auroc, estimates
@@ -20,7 +20,12 @@ END = len(POSITIONS) - 1
 
 @dataclass(frozen=True, eq=False)
 class Problem:
-    """One problem's samples. The first axis of `activated`, `signals` and `agreement` is the place in POSITIONS."""
+    """One problem's samples. The first axis of `activated`, `signals`, `agreement` and `means` is the place in
+    POSITIONS.
+
+    Of many samples the extract has matrices of full answers alone, and `means`: how far each agrees with all.
+    `chunks` has the unique neurons, the mean entropy and the mean self-certainty of every chunk of 32 tokens.
+    """
 
     name: str
     correct: Float[np.ndarray, " n"]
@@ -30,6 +35,8 @@ class Problem:
     activated: Int[np.ndarray, "positions n"]
     signals: Mapping[str, Float[np.ndarray, "positions n"]]
     agreement: Mapping[str, Float[np.ndarray, "positions n n"]]
+    means: Mapping[str, Float[np.ndarray, "positions n"]]
+    chunks: Float[np.ndarray, "chunks 3"]
 
     @property
     def n(self) -> int:
@@ -44,6 +51,8 @@ class Problem:
 
     def among(self, samples: Sequence[int]) -> "Problem":
         """The same problem with these samples alone."""
+        if len(samples) == self.n:
+            return self
         pairs = np.ix_(samples, samples)
         return replace(
             self,
@@ -54,6 +63,7 @@ class Problem:
             activated=self.activated[:, samples],
             signals={name: means[:, samples] for name, means in self.signals.items()},
             agreement={name: matrices[:, *pairs] for name, matrices in self.agreement.items()},
+            means={},
         )
 
     def computed(self, position: int, begin: int = 0) -> int:
@@ -67,9 +77,9 @@ class Problem:
         return int((~np.triu(same.T, k=1).any(axis=0)).sum())
 
 
-def load(task: str, folder: Path = FOLDER) -> list[Problem]:
-    """The problems of a task's extract, in the task's order."""
-    return [_problem(row) for row in pq.read_table(folder / f"{task}.parquet").to_pylist()]
+def load(name: str, folder: Path = FOLDER) -> list[Problem]:
+    """The problems of an extract, in the task's order."""
+    return [_problem(row) for row in pq.read_table(folder / f"{name}.parquet").to_pylist()]
 
 
 def _problem(row: dict[str, list[float]]) -> Problem:
@@ -93,6 +103,8 @@ def _problem(row: dict[str, list[float]]) -> Problem:
         activated=np.array(row["activated"], dtype=int).reshape(places, n),
         signals={name: np.array(row[name], dtype=float).reshape(places, n) for name in SIGNALS},
         agreement={name: matrices(name, 1.0) for name in (*EVERYWHERE, *AT_THE_END) if name in row},
+        means={name: np.array(row[mean_of(name)]).reshape(places, n) for name in EVERYWHERE if mean_of(name) in row},
+        chunks=np.array(row.get("chunks", []), dtype=float).reshape(-1, 3),
     )
 
 
@@ -105,7 +117,12 @@ def knn(of: str = "neurons", k: int = 3) -> Method:
 
 
 def medoid(of: str = "neurons") -> Method:
-    return lambda problem, place: Medoid().among(_consensus(problem, of, place)).scores
+    def scores(problem: Problem, place: int) -> Float[np.ndarray, " n"]:
+        if of in problem.means:
+            return problem.means[of][place]
+        return Medoid().among(_consensus(problem, of, place)).scores
+
+    return scores
 
 
 def dbscan(of: str = "neurons", quantile: float = 0.3) -> Method:
@@ -131,6 +148,27 @@ def _tied(selector: KNN, problem: Problem, of: str, place: int) -> Float[np.ndar
     scores = choice.scores.copy()
     scores[choice.index] += 1e-9
     return scores
+
+
+METHODS: Mapping[str, Method] = {
+    "knn": knn(),
+    "medoid": medoid(),
+    "dbscan": dbscan(),
+    "knn@tokens": knn("tokens"),
+    "medoid@tokens": medoid("tokens"),
+    "dbscan@tokens": dbscan("tokens"),
+    "medoid@bigrams": medoid("bigrams"),
+    "minact": lambda p, place: -p.activated[place].astype(float),
+    "maxact": lambda p, place: p.activated[place].astype(float),
+    "shortest": lambda p, place: -p.length.astype(float),
+    "logprob": lambda p, place: p.signals["logprob"][place],
+    "entropy": lambda p, place: -p.signals["entropy"][place],
+    "self-certainty": lambda p, place: p.signals["self_certainty"][place],
+    "deepconf": lambda p, place: p.signals["confidence"][place],
+}
+
+AT_STOPS = [name for name in METHODS if name not in ("medoid@bigrams", "shortest")]
+"""What can be read of prefixes from the extract; all prefixes are of one length."""
 
 
 def accuracy(problems: Sequence[Problem], method: Method, place: int = END) -> Float[np.ndarray, " problems"]:

@@ -3,7 +3,8 @@
     python runs/extract.py RUN...     writes NAME.parquet and NAME.json (its manifest) to runs/extract
 
 A row is a problem. Matrices are symmetric with a diagonal of ones: their upper triangle is kept, in float16. They grow
-with the square of n: of runs with more than MOST samples only the two main ones are kept, for full answers.
+with the square of n: of runs with more than MOST samples only the two main ones are kept, for full answers, and how far
+each sample agrees with all at every position. Of runs with another activation rule the two main ones are kept as well.
 """
 
 import json
@@ -17,6 +18,8 @@ import pyarrow.parquet as pq
 from agreements import AT_THE_END, EVERYWHERE, Problem
 from jaxtyping import Float, Num
 
+from nad.analysis.summary import chunk_signals
+from nad.neurons.activation import ActivationRule
 from nad.runs.records import GradedSample, Manifest, ProblemRecord, Run
 from nad.runs.store import open_run
 
@@ -26,6 +29,11 @@ MOST = 32
 """Samples of which all agreements are kept."""
 SIGNALS = ("logprob", "entropy", "self_certainty", "confidence")
 FOLDER = Path(__file__).parent / "extract"
+
+
+def mean_of(agreement: str) -> str:
+    """The column of how far each sample agrees with all."""
+    return f"{agreement}, mean"
 
 
 def triangle(matrix: Num[np.ndarray, "*p n n"]) -> Num[np.ndarray, "*p pairs"]:
@@ -57,15 +65,20 @@ def row(record: ProblemRecord, manifest: Manifest, common: Float[np.ndarray, " n
         "shared": triangle(problem.shared).astype(np.uint16),
         "activated": np.stack([(problem.first < t).sum(axis=1) for t in POSITIONS]).astype(np.uint32).ravel(),
     }
+    kept["chunks"] = chunk_signals(record.samples).astype(np.float16).ravel()
     for name in SIGNALS:
         kept[name] = _means(record.samples, name).astype(np.float16).ravel()
     end = max(len(c.tokens) for c in completions)
     positions = [min(t, end) for t in POSITIONS]
-    many = len(completions) > MOST
-    at_the_end = {name: EVERYWHERE[name] for name in ("neurons", "tokens")} if many else AT_THE_END
-    for agreements, places in (({} if many else EVERYWHERE, positions), (at_the_end, [end])):
-        for name, agreement in agreements.items():
-            kept[name] = triangle(agreement(problem, places)).astype(np.float16).ravel()
+    for name, agreement in EVERYWHERE.items():
+        matrices = agreement(problem, positions)
+        if len(completions) > MOST:
+            kept[mean_of(name)] = matrices.mean(axis=2).astype(np.float32).ravel()
+            matrices = matrices[-1:]
+        kept[name] = triangle(matrices).astype(np.float16).ravel()
+    if len(completions) <= MOST and manifest.rule == ActivationRule():
+        for name, agreement in AT_THE_END.items():
+            kept[name] = triangle(agreement(problem, [end])).astype(np.float16).ravel()
     return kept
 
 

@@ -11,7 +11,9 @@ import numpy as np
 from agreements import BANDS
 from curves import draw
 from evidence import (
+    AT_STOPS,
     END,
+    METHODS,
     Method,
     Problem,
     accuracy,
@@ -31,7 +33,7 @@ from extract import FOLDER, POSITIONS
 from jaxtyping import Float
 
 from nad.analysis.outcomes import MATCHED_WITHIN
-from nad.analysis.statistics import pairs_above
+from nad.analysis.statistics import correlation, estimates, pairs_above
 from nad.stopping import Schedule, parse_prune, parse_stop
 
 PAGE = Path(__file__).parents[1] / "docs" / "RESULTS.md"
@@ -44,27 +46,25 @@ SUBSETS = 40
 Data = Mapping[str, Sequence[Problem]]
 Row = Sequence[str]
 
-METHODS: Mapping[str, Method] = {
-    "knn": knn(),
-    "medoid": medoid(),
-    "dbscan": dbscan(),
-    "knn@tokens": knn("tokens"),
-    "medoid@tokens": medoid("tokens"),
-    "dbscan@tokens": dbscan("tokens"),
-    "medoid@bigrams": medoid("bigrams"),
-    "minact": lambda p, place: -p.activated[place].astype(float),
-    "maxact": lambda p, place: p.activated[place].astype(float),
-    "shortest": lambda p, place: -p.length.astype(float),
-    "logprob": lambda p, place: p.signals["logprob"][place],
-    "entropy": lambda p, place: -p.signals["entropy"][place],
-    "self-certainty": lambda p, place: p.signals["self_certainty"][place],
-    "deepconf": lambda p, place: p.signals["confidence"][place],
-}
+METHODS_OF_MORE = [name for name in METHODS if name != "medoid@bigrams"]
+"""What the extract of many samples has everything for."""
 
 
 def read(folder: Path = FOLDER) -> Data:
     """The extracts that are there."""
     return {task: load(task, folder) for task in TASKS if (folder / f"{task}.parquet").exists()}
+
+
+def with_more() -> Data:
+    """The problems with 64 samples. A task has an extract for each sitting: TASK-64, then TASK-64-PLACE by the first
+    problem's place.
+    """
+    found: dict[str, Sequence[Problem]] = {}
+    for task in TASKS:
+        files = sorted(FOLDER.glob(f"{task}-64*.parquet"), key=lambda file: (len(file.stem), file.stem))
+        if files:
+            found[task] = [problem for file in files for problem in load(file.stem, FOLDER)]
+    return found
 
 
 def with_all(data: Data) -> Data:
@@ -100,7 +100,7 @@ def tasks(data: Data) -> str:
             task,
             str(len(problems)),
             str(problems[0].n),
-            f"{100 * average(problems).mean():.1f} %",
+            _average_of(problems),
             f"{100 * np.mean([p.correct.max() for p in problems]):.1f} %",
             f"{sum(0 < p.correct.mean() < 1 for p in problems)}",
             f"{np.mean([p.length.mean() for p in problems]):.0f}",
@@ -142,6 +142,16 @@ def stops(data: Data) -> str:
     return markdown(("stop", *runs), rows)
 
 
+def every_stop(data: Data) -> str:
+    """Every method that can look at prefixes, over all problems."""
+    problems = with_all(data)["all"]
+    places = (*STOPS, END)
+    costs = [f"{100 * cost(problems, medoid(), place).mean():.0f} %" for place in places]
+    rows = [("computed, medoid", *costs)]
+    rows += [(name, *(_gain_of(problems, METHODS[name], place) for place in places)) for name in AT_STOPS]
+    return markdown(("method", *("none" if place == END else str(POSITIONS[place]) for place in places)), rows)
+
+
 def _gain(problems: Sequence[Problem], place: int) -> str:
     """The cost, the gain over the mean answer, and the AUROC of the medoid of neurons."""
     return f"{100 * cost(problems, medoid(), place).mean():.0f} %: {_gain_of(problems, medoid(), place)}"
@@ -153,15 +163,36 @@ def _gain_of(problems: Sequence[Problem], method: Method, place: int) -> str:
 
 
 def numbers(data: Data) -> str:
-    """Of the runs of the other tables, and of those with more samples of fewer problems (their extract ends in -64)."""
-    more = {task: load(f"{task}-64", FOLDER) for task in TASKS if (FOLDER / f"{task}-64.parquet").exists()}
-    runs = {**data, **{f"{task}, {len(problems)} problems": problems for task, problems in more.items()}}
+    """Of the runs of the other tables, and of those with more samples of fewer problems."""
+    runs = {**data, **{f"{task}, {len(problems)} problems": problems for task, problems in with_more().items()}}
     rows = [
         (str(n), *(_accuracies_of(n, problems) if n <= problems[0].n else "" for problems in runs.values()))
         for n in (2, 4, 8, 16, 32, 64)
         if n <= max(problems[0].n for problems in runs.values())
     ]
     return markdown(("n", *runs), rows)
+
+
+def more_samples(data: Data) -> str:
+    """Of the problems with 64 samples: full answers, then the stops."""
+    runs = with_all(with_more())
+    known = {problem.name: problem for problems in data.values() for problem in problems}
+    rows = [
+        ("Avg@64", *map(_average_of, runs.values())),
+        ("Avg@16 of the other runs", *(_average_of([known[p.name] for p in some]) for some in runs.values())),
+        ("pass@64", *(f"{100 * np.mean([p.correct.max() for p in problems]):.1f} %" for problems in runs.values())),
+        ("majority vote", *(_vote(problems) for problems in with_more().values()), "-"),
+    ]
+    rows += [(name, *(_beside(problems, METHODS[name]) for problems in runs.values())) for name in METHODS_OF_MORE]
+    for place in STOPS:
+        label = f"at {POSITIONS[place]}"
+        rows.append((label, *(f"{_gain(p, place)}; {_gain_of(p, medoid('tokens'), place)}" for p in runs.values())))
+    rows.append(("`auto`", *(_followed(problems, parse_stop("auto")) for problems in runs.values())))  # type: ignore[arg-type]
+    return markdown(("method", *(f"{name}, {len(problems)} problems" for name, problems in runs.items())), rows)
+
+
+def _average_of(problems: Sequence[Problem]) -> str:
+    return f"{100 * average(problems).mean():.1f} %"
 
 
 def _accuracies_of(n: int, problems: Sequence[Problem]) -> str:
@@ -196,6 +227,21 @@ def correlations(data: Data) -> str:
             cells.append(f"{over_all or np.nan:.2f}, {_auroc(problems, method)}")
         rows.append((name, *cells))
     return markdown(("score", *data), rows)
+
+
+def neurons_of_chunks(data: Data) -> str:
+    """Fig. 2: over all chunks of 32 tokens, and within a problem."""
+    rows = []
+    for label, column in (("entropy", 1), ("self-certainty", 2)):
+        cells = []
+        for problems in with_all(data).values():
+            x, y = ([p.chunks[:, c] for p in problems] for c in (0, column))
+            over_all = correlation(x, y)
+            alone = [correlation([a], [b]).value for a, b in zip(x, y, strict=True)]
+            within = estimates(np.array(alone)[:, None])[0]
+            cells.append("; ".join(f"{e.value:.2f} [{e.low:.2f}, {e.high:.2f}]" for e in (over_all, within)))
+        rows.append((label, *cells))
+    return markdown(("unique neurons of a chunk and its mean", *with_all(data)), rows)
 
 
 def texts(data: Data) -> str:
@@ -315,13 +361,15 @@ def schedules(data: Data, judged: bool) -> str:
     labels = {place: "none" if place == END else str(POSITIONS[place]) for place in (*STOPS, END)}
     rows = [(label, *(_gain(p, place) for p in parts.values())) for place, label in labels.items()]
     for spec, rule in schedules_of(n).items():
-        cells = []
-        for problems in parts.values():
-            ends = [follow(p, medoid(), rule) for p in problems]
-            gain = np.mean([e.correct for e in ends]) - average(problems).mean()
-            cells.append(f"{100 * np.mean([e.share for e in ends]):.0f} %: {100 * gain:+.1f}")
-        rows.append((f"`{spec}`", *cells))
+        rows.append((f"`{spec}`", *(_followed(problems, rule) for problems in parts.values())))
     return markdown(("stop", *parts), rows)
+
+
+def _followed(problems: Sequence[Problem], rule: Schedule) -> str:
+    """The cost and the gain of a schedule."""
+    ends = [follow(p, medoid(), rule) for p in problems]
+    gain = np.mean([e.correct for e in ends]) - average(problems).mean()
+    return f"{100 * np.mean([e.share for e in ends]):.0f} %: {100 * gain:+.1f}"
 
 
 RULES: Mapping[str, str] = {
@@ -355,7 +403,10 @@ TABLES: Mapping[str, Callable[[Data], str]] = {
     "tasks": tasks,
     "full": full,
     "stops": stops,
+    "every stop": every_stop,
     "numbers": numbers,
+    "more samples": more_samples,
+    "neurons of chunks": neurons_of_chunks,
     "correlations": correlations,
     "texts": texts,
     "length": length,
