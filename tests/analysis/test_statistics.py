@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from nad.analysis.statistics import auroc, drawn_means, estimates, pairs_above
+from nad.analysis.statistics import auroc, correlation, drawn_means, estimates, pairs_above
 
 
 def test_auroc_counts_ties_half() -> None:
@@ -45,3 +45,16 @@ def test_columns_share_their_draws_and_seeds_do_not() -> None:
     first, second = drawn_means(values).T
     assert (first == second).all()
     assert (drawn_means(values, seed=1)[:, 0] != first).any()
+
+
+def test_a_correlation_is_pearsons_over_all_values_with_problems_drawn() -> None:
+    draw = np.random.default_rng(1)
+    x = [draw.normal(size=size) for size in (5, 40, 17)]
+    y = [values + draw.normal(size=len(values)) for values in x]
+    found = correlation(x, y)
+    assert found.value == pytest.approx(np.corrcoef(np.concatenate(x), np.concatenate(y))[0, 1])
+    assert found.low < found.value < found.high
+    one = correlation(x[:1], y[:1])
+    assert one.value == pytest.approx(np.corrcoef(x[0], y[0])[0, 1])
+    assert np.isnan(one.low)
+    assert np.isnan(correlation([np.ones(3)], [np.arange(3.0)]).value)
