@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from evidence import AT_STOPS, END, METHODS, Problem, accuracy, average, cost, follow, medoid
 from extract import POSITIONS
+from jaxtyping import Float
 
 from nad.analysis.figures.canvas import LINES, MARKS, STYLES, Drawn, canvas, save
 from nad.analysis.statistics import estimates
@@ -26,17 +27,18 @@ def curve_points(data: Data) -> Iterator[Point]:
     """Task, method, stop, share of computed tokens, and the gain with its interval, in percentage points."""
     for task, problems in data.items():
         base = average(problems)
+        shares, right = dict[tuple[str, str], float](), dict[tuple[str, str], Float[np.ndarray, " problems"]]()
         for name in AT_STOPS:
-            method = METHODS[name]
             for place in range(1, END + 1):
-                stop = "none" if place == END else str(POSITIONS[place])
-                gain = estimates((accuracy(problems, method, place) - base)[:, None])[0]
-                share = float(cost(problems, method, place).mean())
-                yield task, name, stop, share, 100 * gain.value, 100 * gain.low, 100 * gain.high
+                point = name, "none" if place == END else str(POSITIONS[place])
+                right[point] = accuracy(problems, METHODS[name], place)
+                shares[point] = float(cost(problems, METHODS[name], place).mean())
         ends = [follow(p, medoid(), Settled()) for p in problems]
-        gain = estimates((np.array([e.correct for e in ends]) - base)[:, None])[0]
-        share = float(np.mean([e.share for e in ends]))
-        yield task, AUTO, "auto", share, 100 * gain.value, 100 * gain.low, 100 * gain.high
+        right[AUTO, "auto"] = np.array([e.correct for e in ends])
+        shares[AUTO, "auto"] = float(np.mean([e.share for e in ends]))
+        gains = estimates(np.stack([values - base for values in right.values()], axis=1))  # drawn once for all points
+        for (point, share), gain in zip(shares.items(), gains, strict=True):
+            yield task, *point, share, 100 * gain.value, 100 * gain.low, 100 * gain.high
 
 
 def draw(data: Data, folder: Path) -> list[Path]:
