@@ -4,7 +4,7 @@
 
 A row is a problem. Matrices are symmetric with a diagonal of ones: their upper triangle is kept, in float16. They grow
 with the square of n: of runs with more than MOST samples only the two main ones are kept, for full answers, and how far
-each sample agrees with all at every position. Of runs with another activation rule the two main ones are kept as well.
+each sample agrees with all at every position. Of runs with another activation rule the two main ones are kept alone.
 """
 
 import json

@@ -3,8 +3,10 @@
 from pathlib import Path
 
 import agreements
+import cells
 import evidence
 import extract
+import more_samples
 import numpy as np
 import pytest
 import results
@@ -49,13 +51,13 @@ def problem(tmp_path_factory: pytest.TempPathFactory) -> evidence.Problem:
 def test_every_table_of_the_page_is_what_the_extract_gives() -> None:
     page = results.PAGE.read_text()
     assert set(results.TABLES) == set(results.named(page))
-    assert results.rebuilt(page, results.read()) == page
+    assert results.rebuilt(page, cells.read()) == page
 
 
 def test_the_figures_numbers_are_what_the_extract_gives(tmp_path: Path) -> None:
     import curves
 
-    drawn = curves.draw(results.read(), tmp_path)
+    drawn = curves.draw(cells.read(), tmp_path)
     for file in drawn:
         if file.suffix == ".csv":
             assert file.read_text() == (results.PAGE.parent / "images" / file.name).read_text()
@@ -95,8 +97,8 @@ def test_runs_of_many_samples_keep_the_two_main_agreements_at_the_end(
     for spec in ("auto", "auto:window=1"):
         assert isinstance(rule := parse_stop(spec), Settled)
         assert evidence.follow(many, evidence.medoid(), rule) == evidence.follow(problem, evidence.medoid(), rule)
-    monkeypatch.setattr(results, "FOLDER", tmp_path)
-    header, _, *rows = results.numbers({"gsm8k": [problem]}).splitlines()
+    monkeypatch.setattr(cells, "FOLDER", tmp_path)
+    header, _, *rows = more_samples.numbers({"gsm8k": [problem]}).splitlines()
     assert header == "| n | gsm8k | gsm8k, 1 problems |"
     assert [row.split(" | ")[0] for row in rows] == ["| 2", "| 4"]
     assert all(row.split(" | ")[1] == row.split(" | ")[2].removesuffix(" |") for row in rows)

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 from jaxtyping import Bool, Float, Num
@@ -20,9 +21,16 @@ class Estimate:
 
 def drawn_sums(values: Float[np.ndarray, "problems columns"], seed: int = 0) -> Float[np.ndarray, "draws columns"]:
     """Column sums over problems drawn again with replacement; the draws are the same for all columns and every call."""
-    problems = len(values)
+    return _drawn(len(values), seed) @ values
+
+
+@lru_cache(2)
+def _drawn(problems: int, seed: int) -> Float[np.ndarray, "draws problems"]:
+    """How often each draw has each problem: the most expensive part of an interval, and the same for all of them."""
     weights = np.random.default_rng(seed).multinomial(problems, np.full(problems, 1 / problems), RESAMPLES)
-    return weights.astype(float) @ values
+    found = weights.astype(float)
+    found.setflags(write=False)
+    return found
 
 
 def drawn_means(values: Float[np.ndarray, "problems columns"], seed: int = 0) -> Float[np.ndarray, "draws columns"]:

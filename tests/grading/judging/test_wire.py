@@ -58,6 +58,14 @@ def test_value_types_are_made_again_from_plain_parts(value):
     assert made == value and type(made) is type(value) and repr(made) == repr(value)
 
 
+def test_a_value_type_goes_by_its_public_name(monkeypatch):
+    """Python 3.13 defines pathlib's in a module of another name."""
+    monkeypatch.setattr(PurePosixPath, "__module__", "pathlib._local")
+    wire.value_name.cache_clear()
+    wire.value_base.cache_clear()
+    assert wire.value_parts(PurePosixPath("a/b"))[:2] == ("pathlib", "PurePosixPath")
+
+
 def test_only_value_types_are_made():
     with pytest.raises(pickle.UnpicklingError, match=r"os\.system is not data"):
         wire.made_value("os", "system", ("true",))
